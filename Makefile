@@ -1,0 +1,49 @@
+# make run    set up .venv, run the walk-through, write build/01_continued_pretraining.html
+# make test   set up .venv, lint, and pass every test
+# Without a CUDA GPU a CPU build of torch is installed; set PYTHON to choose an interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOK := notebooks/01_continued_pretraining
+HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
+EXTRA = $(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'][sys.argv[1]])"
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test notebooks sync lint clean
+.DEFAULT_GOAL := run
+
+run: .venv/ready
+	@$(BIN)/python -m cptlib run $(NOTEBOOK).ipynb --to build
+
+test: lint
+	@echo "Running the tests"
+	@$(BIN)/python -m pytest
+
+lint: .venv/ready
+	@echo "Checking the style"
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
+
+# Both files of each pair from the newer one
+sync: .venv/ready
+	@$(BIN)/jupytext --quiet --sync notebooks/[0-9]*.py
+
+# The committed outputs, made anew by a real run on this machine
+notebooks: sync
+	@$(BIN)/python -m cptlib run $(NOTEBOOK).ipynb --to build
+	@cp build/$(notdir $(NOTEBOOK)).ipynb notebooks/ && touch $(NOTEBOOK).py && $(BIN)/jupytext --quiet --sync $(NOTEBOOK).py
+
+.venv/ready: pyproject.toml
+	@echo "Setting up .venv (the first time downloads 0.5 to 4 GB)"
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; set PYTHON=…')"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+ifeq ($(HAS_GPU),0)
+	@echo "No NVIDIA GPU found: installing the CPU build of torch"
+	@$(PIP) --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu $$($(EXTRA) cpu)
+	@$(PIP) --editable ".[stack,dev]"
+else
+	@$(PIP) --editable ".[train,dev]"
+endif
+	@$(PIP) --no-deps $$($(EXTRA) no-deps)
+	@touch $@
+
+clean:
+	rm -rf build .venv

@@ -1,0 +1,149 @@
+"""How well a model predicts text it was not trained on: loss, perplexity and bits per byte, by domain."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+CODE = ("heapq", "textwrap", "statistics", "bisect")  # modules of the standard library, read as text
+REFERENCE = (
+    "assignment",
+    "booleans",
+    "class",
+    "comparisons",
+    "for",
+    "import",
+    "numbers",
+    "yield",
+)  # topics of `help()`
+
+
+@dataclass(frozen=True)
+class Score:
+    """Sums over the predicted tokens of a text: nats (negative log-likelihood), tokens, and the bytes they stand for."""
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    @property
+    def loss(self) -> float:
+        """Mean negative log-likelihood, nats per token."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): the number of equally likely tokens that would be as hard to choose among."""
+        return math.exp(self.loss)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits to encode a byte of the text. Unlike perplexity, comparable between models of different vocabularies."""
+        return self.nats / math.log(2) / self.bytes
+
+
+def evaluate(model, tokenizer, texts: list[str], max_length: int = 512) -> Score:
+    """Score `texts`, each predicted from its own beginning, in windows of `max_length` tokens.
+
+    One window at a time, so the logits take max_length × vocabulary numbers and no more. An EOS at the end of a text
+    is predicted like any token. The first token of a window is not predicted and not counted. The model must be in
+    inference mode.
+    """
+    scores = [
+        _score_window(model, tokenizer, ids[start : start + max_length])
+        for ids in tokenizer(list(texts))["input_ids"]
+        for start in range(0, len(ids) - 1, max_length)
+    ]
+    if not scores:
+        raise ValueError("There is no text to evaluate: every one has fewer than two tokens.")
+    return Score(*(sum(getattr(score, field) for score in scores) for field in ("nats", "tokens", "bytes")))
+
+
+def _score_window(model, tokenizer, ids: list[int]) -> Score:
+    import torch
+
+    from cptlib.model import autocast
+
+    row = torch.tensor([ids], device=model.device)
+    with torch.no_grad(), autocast(model):
+        logits = model(input_ids=row).logits
+    nats = torch.nn.functional.cross_entropy(logits[0, :-1].float(), row[0, 1:], reduction="sum").item()
+    return Score(nats, len(ids) - 1, len(tokenizer.decode(ids[1:], skip_special_tokens=True).encode()))
+
+
+def domains(held_out: list[str], characters: int = 8000) -> dict[str, list[str]]:
+    """What to measure on: the held-out documents, and three domains that every Python machine has.
+
+    Each of those is cut to about so many characters: prose of the language reference, code of the standard library,
+    licences of installed packages (which ones depends on the machine).
+    """
+    from pydoc_data.topics import topics
+
+    return {
+        "held-out documents": list(held_out),
+        "reference prose": _cut([topics[name] for name in REFERENCE], characters),
+        "Python code": _cut([_source_of(name) for name in CODE], characters),
+        "licences": _cut(_licences(), characters),
+    }
+
+
+def _cut(texts: list[str], characters: int) -> list[str]:
+    """The beginning of each text, in equal shares that add up to `characters`."""
+    return [text[: characters // len(texts)] for text in texts]
+
+
+def _source_of(module: str) -> str:
+    from importlib.util import find_spec
+
+    return Path(find_spec(module).origin).read_text(encoding="utf-8")
+
+
+def _licences(most: int = 4) -> list[str]:
+    """Licence texts of installed packages that differ from their beginning, first by name."""
+    from importlib.metadata import distributions
+
+    texts: dict[str, str] = {}
+    for package in sorted(distributions(), key=lambda package: package.name.lower()):
+        for file in package.files or []:
+            if "licen" in file.name.lower() and file.suffix in ("", ".txt", ".md") and len(texts) < most:
+                text = file.read_text(encoding="utf-8")
+                texts.setdefault(text.strip()[:60], text)
+    return list(texts.values())
+
+
+def evaluate_domains(model, tokenizer, texts: dict[str, list[str]], max_length: int = 512) -> dict[str, Score]:
+    """The Score of each domain of `texts`."""
+    return {domain: evaluate(model, tokenizer, some, max_length) for domain, some in texts.items()}
+
+
+def compare(before: dict[str, Score], after: dict[str, Score]):
+    """A `pandas.DataFrame`, a row a domain: tokens, perplexity and bits per byte before and after, perplexity's change."""
+    import pandas
+
+    rows = {
+        domain: {
+            "tokens": before[domain].tokens,
+            "perplexity before": round(before[domain].perplexity, 2),
+            "perplexity after": round(after[domain].perplexity, 2),
+            "change": f"{after[domain].perplexity / before[domain].perplexity - 1:+.1%}",
+            "bits per byte before": round(before[domain].bits_per_byte, 3),
+            "bits per byte after": round(after[domain].bits_per_byte, 3),
+        }
+        for domain in before
+    }
+    return pandas.DataFrame.from_dict(rows, orient="index")
+
+
+def plot_comparison(before: dict[str, Score], after: dict[str, Score], ax=None):
+    """Perplexity by domain, two bars each: before and after."""
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.figure(figsize=(7, 4), layout="constrained").subplots()
+    places = range(len(before))
+    for shift, scores, label in ((-0.2, before, "before"), (0.2, after, "after")):
+        heights = [score.perplexity for score in scores.values()]
+        ax.bar_label(ax.bar([x + shift for x in places], heights, width=0.38, label=label), fmt="{:.1f}", padding=2)
+    ax.set_xticks(places, list(before))
+    ax.set(title="Perplexity on text the model was not trained on", ylabel="perplexity (lower is better)")
+    ax.margins(y=0.12)
+    ax.legend()
+    return ax

@@ -1,0 +1,115 @@
+"""LoRA: the scaling of its update, its figure, adapters by recipe, and who is trained."""
+
+from cptlib.recipe import PROJECTIONS, Recipe
+
+
+def scaling(rank: float, alpha: float, rslora: bool) -> float:
+    """The factor s in W + s·B·A: alpha / rank for LoRA (arXiv:2106.09685), alpha / sqrt(rank) for rsLoRA (2312.03732)."""
+    if rank <= 0:
+        raise ValueError(f"rank must be above 0, not {rank}.")
+    return alpha / rank**0.5 if rslora else alpha / rank
+
+
+def plot_scaling(alpha: float = 32, rank: int | None = None, ax=None):
+    """Both scalings over ranks 8 to 256, rsLoRA's alpha chosen so that they meet at rank 8. `rank` is marked."""
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.figure(figsize=(7, 4.2)).subplots()
+    ranks = [8 * 2 ** (i / 10) for i in range(51)]
+    meeting = alpha / 8**0.5
+    ax.plot(ranks, [scaling(r, alpha, False) for r in ranks], label=f"LoRA, {alpha:g} / r")
+    ax.plot(ranks, [scaling(r, meeting, True) for r in ranks], label=f"rsLoRA, {meeting:.3g} / √r")
+    if rank:
+        ax.axvline(rank, color="0.6", linestyle=":", label=f"r = {rank}")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set(title="How the update is scaled as the rank grows", xlabel="rank r", ylabel="scaling factor s (no unit)")
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return ax
+
+
+def adapter_arguments(recipe: Recipe) -> dict:
+    """What `FastLanguageModel.get_peft_model` is called with, the model aside."""
+    return {
+        "r": recipe.rank,
+        "lora_alpha": recipe.alpha,
+        "use_rslora": recipe.rslora,
+        "target_modules": recipe.target_modules,
+        "lora_dropout": 0,
+        "bias": "none",
+        "use_gradient_checkpointing": recipe.gradient_checkpointing,
+        "ensure_weight_tying": True,
+        "random_state": recipe.seed,
+    }
+
+
+def add_adapters(model, recipe: Recipe):
+    """The model with trainable adapters (and embeddings and head, where the recipe asks), all trained in float32."""
+    from unsloth import FastLanguageModel
+
+    return train_in_float32(FastLanguageModel.get_peft_model(model, **adapter_arguments(recipe)))
+
+
+def train_in_float32(model):
+    """Turn every trainable weight to float32, in place. In 16 bits an update much smaller than its weight rounds away.
+
+    A bfloat16 number keeps 8 significant bits: adding less than 1/512 of it leaves it as it was, and at a learning
+    rate of 5e-6 most updates of an embedding are smaller.
+    """
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+    return model
+
+
+def count_trainable(model) -> dict[str, int]:
+    """Numbers of weights by part: the adapters, `embed_tokens`, `lm_head` (0 where it is the same tensor), and frozen."""
+    counts = {"adapters": 0, "embed_tokens": 0, "lm_head": 0, "frozen": 0}
+    for name, parameter in model.named_parameters():  # a tensor that two modules share comes once
+        counts[_part_of(name, parameter)] += _size(parameter)
+    return counts
+
+
+def _part_of(name: str, parameter) -> str:
+    if not parameter.requires_grad:
+        return "frozen"
+    return next((part for part in ("embed_tokens", "lm_head") if part in name), "adapters")
+
+
+def _size(parameter) -> int:
+    # bitsandbytes keeps two 4-bit weights in a byte, and the shape they had beside them
+    state = getattr(parameter, "quant_state", None)
+    return state.shape.numel() if state is not None else parameter.numel()
+
+
+def count_from_config(config, recipe: Recipe) -> dict[str, int]:
+    """The trainable counts of `count_trainable` from a model's config alone, for Llama- and Mistral-shaped models."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    queries, keys = head * config.num_attention_heads, head * config.num_key_value_heads
+    shapes = dict(
+        zip(
+            PROJECTIONS,
+            [
+                (hidden, queries),
+                (hidden, keys),
+                (hidden, keys),
+                (queries, hidden),
+                (hidden, inner),
+                (hidden, inner),
+                (inner, hidden),
+            ],
+            strict=True,
+        )
+    )
+    table = config.vocab_size * hidden * recipe.train_embeddings
+    return {
+        "adapters": config.num_hidden_layers * recipe.rank * sum(i + o for i, o in shapes.values()),
+        "embed_tokens": table,
+        "lm_head": 0 if config.tie_word_embeddings else table,
+    }

@@ -1,0 +1,167 @@
+"""Where the memory goes: nvidia-smi's count, torch's own, a log of stages, and the stacked figure.
+
+Everywhere in cptlib 1 GB is 2**30 bytes, as nvidia-smi and Colab count it.
+"""
+
+import os
+import subprocess
+from dataclasses import dataclass
+
+GB = 2**30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A device's memory at one moment. device: its name. used_gb: in use by all processes (a GPU) or resident in this
+    one (a CPU). total_gb: what it has."""
+
+    device: str
+    used_gb: float
+    total_gb: float
+
+    def __str__(self) -> str:
+        return f"{self.used_gb:.2f} of {self.total_gb:.1f} GB in use ({self.device})"
+
+
+def probe() -> Memory:
+    """The memory that counts on this machine: the GPU's where there is one, else this process's."""
+    return gpu_memory() or process_memory()
+
+
+def gpu_memory() -> Memory | None:
+    """The memory of the GPU this process uses, by nvidia-smi; None where there is no GPU or the count cannot be had.
+
+    nvidia-smi counts what every process holds, with CUDA's own context, where torch counts its tensors alone. The GPU is
+    torch's current one, or the first that CUDA_VISIBLE_DEVICES names (by number or by UUID).
+    """
+    query = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.used,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        output = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return _parse(output, _visible_device())
+
+
+def _parse(output: str, device: str) -> Memory | None:
+    """The row of `output` for `device`, an index or the beginning of a UUID; `[N/A]` counts make None."""
+    for row in output.strip().splitlines():
+        index, uuid, name, used, total = (field.strip() for field in row.split(","))
+        if device == index or (device and not device.isdigit() and uuid.startswith(device)):
+            if not (used.isdigit() and total.isdigit()):
+                return None
+            return Memory(name, int(used) / 1024, int(total) / 1024)
+    return None
+
+
+def _visible_device() -> str:
+    """nvidia-smi's name for the GPU this process uses: an index or a UUID; "" where it may use none."""
+    import sys
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    torch = sys.modules.get("torch")
+    current = torch.cuda.current_device() if torch and torch.cuda.is_initialized() else 0
+    if visible is None:
+        return str(current)
+    names = [name.strip() for name in visible.split(",")]
+    return names[current] if current < len(names) and names[current] != "-1" else ""
+
+
+def process_memory() -> Memory:
+    """This process's resident memory."""
+    import psutil
+
+    return Memory("CPU", psutil.Process().memory_info().rss / GB, psutil.virtual_memory().total / GB)
+
+
+def peak_process_gb() -> float:
+    """The most memory this process has held resident, in GB."""
+    import psutil
+
+    info = psutil.Process().memory_info()
+    if hasattr(info, "peak_wset"):  # Windows
+        return info.peak_wset / GB
+    import resource
+    import sys
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GB
+
+
+def torch_memory() -> dict[str, float]:
+    """torch's own counts for its current GPU in GB: allocated and reserved now, and the peaks of both; {} without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    return {
+        "allocated": torch.cuda.memory_allocated() / GB,
+        "reserved": torch.cuda.memory_reserved() / GB,
+        "peak allocated": torch.cuda.max_memory_allocated() / GB,
+        "peak reserved": torch.cuda.max_memory_reserved() / GB,
+    }
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One line of a MemoryLog: what was just done, and the memory in use after it. torch: its own counts."""
+
+    name: str
+    memory: Memory
+    torch: dict[str, float]
+
+
+class MemoryLog:
+    """Notes the memory in use after each named stage of a run; `plot_breakdown` draws it."""
+
+    def __init__(self):
+        self.stages: list[Stage] = []
+
+    def note(self, name: str) -> None:
+        """Measure now, print one line, keep it."""
+        before = self.stages[-1].memory.used_gb if self.stages else 0.0
+        stage = Stage(name, probe(), torch_memory())
+        self.stages.append(stage)
+        by_torch = f"; torch counts {stage.torch['allocated']:.2f} GB in tensors" if stage.torch else ""
+        print(f"{name}: {stage.memory}, {stage.memory.used_gb - before:+.2f} GB{by_torch}")
+
+
+def plot_breakdown(log: MemoryLog, ax=None):
+    """One stacked bar, a part for each stage that added memory, with lines at what is used and at what there is.
+
+    A stage that freed memory lowers the bar's top, so that the bar ends at what the last stage left in use.
+    """
+    import matplotlib.pyplot as plt
+
+    if not log.stages:
+        raise ValueError("The log is empty: call log.note('…') after each stage first.")
+    ax = ax or plt.figure(figsize=(6.4, 4.8)).subplots()
+    colors = plt.get_cmap("tab10").colors
+    for number, (name, gb, bottom) in reversed(list(enumerate(_parts(log.stages)))):
+        color = colors[number % len(colors)]
+        ax.bar(0, gb, bottom=bottom, width=0.5, color=color, label=f"{gb:5.2f} GB  {name}")
+    last = log.stages[-1].memory
+    ax.axhline(last.used_gb, color="black", linestyle="--", label=f"{last.used_gb:5.2f} GB  in use")
+    ax.axhline(last.total_gb, color="tab:red", linestyle="--", label=f"{last.total_gb:5.2f} GB  there is")
+    ax.set(
+        title=f"Memory by stage, {last.device}",
+        ylabel="memory (GB = 2³⁰ bytes)",
+        xlim=(-0.6, 0.6),
+        xticks=[],
+        ylim=(0, max(last.total_gb, last.used_gb) * 1.05),
+    )
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), prop={"family": "monospace", "size": 9})
+    ax.figure.set_layout_engine("constrained")
+    return ax
+
+
+def _parts(stages: list[Stage]) -> list[tuple[str, float, float]]:
+    """(name, GB, GB below it) of each stage's share of what the last stage has in use, none below 0."""
+    parts: list[list] = []
+    used = 0.0
+    for stage in stages:
+        change, used = stage.memory.used_gb - used, stage.memory.used_gb
+        parts.append([stage.name, max(change, 0.0)])
+        for part in reversed(parts):  # what was freed came off the latest parts first
+            taken = min(part[1], max(-change, 0.0))
+            part[1], change = part[1] - taken, change + taken
+    bottoms = [sum(gb for _, gb in parts[:i]) for i in range(len(parts))]
+    return [(name, gb, bottom) for (name, gb), bottom in zip(parts, bottoms, strict=True)]

