@@ -68,9 +68,10 @@ def _read_hub(name: str, documents: int | None) -> list[str]:
     try:
         dataset = load_dataset(name, split="train" if documents is None else f"train[:{documents}]")
     except Exception as error:  # the hub client raises many kinds; each ends here as one sentence
+        reason = str(error).split("\n")[0]
         remedy = "Check the name and the network, or name a local .jsonl or .txt file, or the bundled corpus 'stories'."
         raise CorpusError(
-            f"The corpus {name!r} could not be read ({type(error).__name__}: {error}). {remedy}"
+            f"The corpus {name!r} could not be read ({type(error).__name__}: {reason}). {remedy}"
         ) from error
     if "text" not in dataset.column_names:
         raise CorpusError(f"The dataset {name!r} has no column 'text', only {', '.join(dataset.column_names)}.")

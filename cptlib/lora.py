@@ -41,7 +41,7 @@ def adapter_arguments(recipe: Recipe) -> dict:
         "lora_dropout": 0,
         "bias": "none",
         "use_gradient_checkpointing": recipe.gradient_checkpointing,
-        "ensure_weight_tying": True,
+        "ensure_weight_tying": recipe.train_embeddings,
         "random_state": recipe.seed,
     }
 

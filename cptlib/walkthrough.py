@@ -1,5 +1,6 @@
 """Run a notebook from the command line: show what it prints as it prints, then write it and a self-contained page."""
 
+import re
 import time
 from pathlib import Path
 
@@ -31,7 +32,13 @@ def run(notebook: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     content = nbformat.read(notebook, as_version=4)
     # the kernel works in `folder`, so that whatever the run writes lands there
-    client = EchoingClient(content, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = EchoingClient(
+        content,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+    )
     client.started = time.perf_counter()
     try:
         client.execute()
@@ -51,12 +58,13 @@ def tidy(content) -> None:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    content.metadata = {"kernelspec": content.metadata.get("kernelspec", {})}
+    content.metadata = {"kernelspec": content.metadata.kernelspec}
 
 
 def render(content, title: str) -> str:
     """The notebook as one HTML page that asks no other machine for anything: no MathJax, no require.js."""
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(mathjax_url="", require_js_url="", widget_renderer_url="", sanitize_html=False)
-    return exporter.from_notebook_node(content, {"metadata": {"name": title}})[0]
+    exporter = HTMLExporter(mathjax_url="", require_js_url="", widget_renderer_url="")
+    page = exporter.from_notebook_node(content, {"metadata": {"name": title}})[0]
+    return re.sub(r'<img [^>]*?alt="([^"]*)"[^>]*?src="https?:[^>]*>', r"\1", page)  # a badge becomes its words

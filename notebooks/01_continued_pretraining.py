@@ -82,7 +82,8 @@ if "google.colab" in sys.modules:
 import platform
 from importlib.metadata import version
 
-from cptlib import checks, corpus, evaluate, lora, memory, model as models, streaming, training
+from cptlib import checks, corpus, evaluate, lora, memory, streaming, training
+from cptlib import model as models
 from cptlib.recipe import Recipe
 
 models.quiet()
@@ -279,8 +280,7 @@ log.note("Evaluated before training")
 # does the same as a change of the learning rate.
 
 # %%
-lora.plot_scaling(alpha=recipe.alpha, rank=recipe.rank);
-
+lora.plot_scaling(alpha=recipe.alpha, rank=recipe.rank)
 # %% [markdown]
 # The two lines are made to meet at rank 8. At 128, LoRA scales its update by a sixteenth of what it was there, rsLoRA by
 # a quarter. With α the same for both, as in our recipe, the difference at rank 128 is a factor of √128, about 11.
@@ -299,7 +299,7 @@ model = FastLanguageModel.get_peft_model(
     lora_dropout=0,
     bias="none",
     use_gradient_checkpointing=recipe.gradient_checkpointing,  # recompute activations instead of keeping them
-    ensure_weight_tying=True,  # a model whose head is its embedding keeps it so
+    ensure_weight_tying=recipe.train_embeddings,  # a model whose head is its embedding keeps it so
     random_state=recipe.seed,
 )
 model = lora.train_in_float32(model)
@@ -335,10 +335,7 @@ from unsloth import UnslothTrainer, UnslothTrainingArguments
 
 settings = training.training_arguments(recipe)
 trainer = UnslothTrainer(
-    model=model,
-    processing_class=tokenizer,
-    train_dataset=documents["train"],
-    args=UnslothTrainingArguments(**settings),
+    model=model, processing_class=tokenizer, train_dataset=documents["train"], args=UnslothTrainingArguments(**settings)
 )
 trainer = training.show_progress(trainer)
 
@@ -446,8 +443,7 @@ evaluate.compare(scores_before, scores_after)
 # ## 12. Where the memory went
 
 # %%
-memory.plot_breakdown(log);
-
+memory.plot_breakdown(log)
 # %% [markdown]
 # Each part is what one step of this notebook added to the memory in use; the dashed lines are what is in use
 # at the end and what the device has. On a GPU the step *Trained* holds gradients, the optimizer's state and the

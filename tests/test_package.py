@@ -1,0 +1,122 @@
+"""What holds for the package as a whole: a light import, versions and the address kept in one place, honest arguments."""
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cptlib import lora, training
+from cptlib import model as models
+from cptlib.recipe import RECIPES
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+HEAVY = {"torch", "transformers", "unsloth", "trl", "datasets", "matplotlib", "pandas"}
+
+
+def test_importing_the_library_loads_nothing_heavy():
+    modules = [path.stem for path in (ROOT / "cptlib").glob("*.py") if path.stem not in ("__main__", "walkthrough")]
+    imports = "; ".join(f"import cptlib.{name}" for name in modules)
+    code = f"import sys; import cptlib; {imports}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert HEAVY.isdisjoint(loaded)
+
+
+def test_a_plain_install_is_light():
+    assert {re.split("[><=]", need)[0] for need in PROJECT["dependencies"]} == {"matplotlib", "psutil", "wcwidth"}
+
+
+def test_environment_yml_installs_what_pyproject_says():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    names = [need for need in environment["dependencies"] if isinstance(need, str)]
+    assert f"python{PROJECT['requires-python']}" in names
+    [pip] = [need["pip"] for need in environment["dependencies"] if isinstance(need, dict)]
+    assert pip == ["-e .[train,dev]"]  # no version of its own
+    assert {"train", "dev"} <= PROJECT["optional-dependencies"].keys()
+
+
+def test_unsloth_is_pinned_alike_with_and_without_a_gpu():
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras["train"][1:]) == {need for need in extras["no-deps"] if need.startswith("unsloth")}
+
+
+def test_the_repository_address_is_the_same_everywhere():
+    address = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
+    for path in [ROOT / "README.md", *(ROOT / "notebooks").glob("*.py")]:
+        found = set(re.findall(r"github(?:\.com)?/(?!unslothai|huggingface|rasbt)([\w-]+/[\w-]+)", path.read_text()))
+        assert found <= {address}, path
+
+
+def parameters(source: Path, function: str, of: str | None = None) -> set[str]:
+    """Names of a function's parameters, read from its source: the GPU classes do not import without a GPU."""
+    tree = ast.parse(source.read_text())
+    scopes = (
+        [tree] if of is None else [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == of]
+    )
+    [found] = [n for scope in scopes for n in scope.body if isinstance(n, ast.FunctionDef) and n.name == function]
+    return {argument.arg for argument in [*found.args.args, *found.args.kwonlyargs]}
+
+
+PACKAGES = Path(find_spec("unsloth").origin).parent
+CPU_LOADER = PACKAGES.parent / "unsloth_zoo" / "cpu" / "loader.py"
+
+
+@pytest.fixture
+def recipe(smoke):
+    return replace(smoke, dtype="float32")
+
+
+def test_loading_passes_only_arguments_that_exist(recipe):
+    passed = models.load_arguments(recipe).keys() - {"use_safetensors"}  # goes on to transformers
+    assert passed <= parameters(PACKAGES / "models" / "loader.py", "from_pretrained", "FastLanguageModel")
+    assert passed <= parameters(CPU_LOADER, "from_pretrained", "FastCPUModel")
+    from transformers import PreTrainedModel
+
+    assert "use_safetensors" in inspect.signature(PreTrainedModel.from_pretrained).parameters
+
+
+def test_adapters_are_asked_for_only_with_arguments_that_exist(recipe):
+    passed = lora.adapter_arguments(recipe).keys()
+    assert passed <= parameters(PACKAGES / "models" / "llama.py", "get_peft_model", "FastLlamaModel")
+    from peft import LoraConfig
+
+    cpu = parameters(CPU_LOADER, "get_peft_model", "FastCPUModel") | inspect.signature(LoraConfig).parameters.keys()
+    assert passed <= cpu
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_training_passes_only_arguments_that_exist(name):
+    from trl import SFTConfig
+    from unsloth import UnslothTrainingArguments
+
+    passed = training.training_arguments(replace(RECIPES[name], dtype="float32")).keys()
+    own = inspect.signature(UnslothTrainingArguments.__init__).parameters
+    assert passed <= own.keys() | SFTConfig.__dataclass_fields__.keys()
+    assert "embedding_learning_rate" in own
+
+
+def keywords(tree: ast.AST, function: str) -> set[str]:
+    """Keyword arguments of the one call of `function` in a notebook."""
+    [call] = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func).endswith(function)]
+    return {keyword.arg for keyword in call.keywords}
+
+
+def test_the_notebook_shows_the_calls_that_the_library_makes(recipe):
+    tree = ast.parse((ROOT / "notebooks" / "01_continued_pretraining.py").read_text())
+    assert keywords(tree, "from_pretrained") == models.load_arguments(recipe).keys()
+    assert keywords(tree, "get_peft_model") == lora.adapter_arguments(recipe).keys()
+
+
+def test_the_command_line_says_what_is_wrong():
+    program = [sys.executable, "-m", "cptlib", "run", "no_such.ipynb"]
+    ended = subprocess.run(program, capture_output=True, text=True, check=False, env=os.environ)
+    assert ended.returncode == 2 and "there is no notebook no_such.ipynb" in ended.stderr

@@ -1,0 +1,42 @@
+import re
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from cptlib import walkthrough
+
+
+def write(folder, *cells):
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    notebook = new_notebook(metadata=kernel, cells=[new_markdown_cell("## A section"), *map(new_code_cell, cells)])
+    nbformat.write(notebook, folder / "a.ipynb")
+    return folder / "a.ipynb"
+
+
+def test_output_is_shown_as_it_comes_and_kept(tmp_path, capsys):
+    source = write(
+        tmp_path, "import sys\nprint('hello', end='')\nprint('noise', file=sys.stderr)", "open('made.txt', 'w').close()"
+    )
+    page = walkthrough.run(source, tmp_path / "out")
+    shown = capsys.readouterr().out
+    assert "A section   (1 of 3 cells" in shown and "hello" in shown
+    assert (tmp_path / "out" / "made.txt").exists()  # the run's own files land beside the page
+    executed = nbformat.read(tmp_path / "out" / "a.ipynb", as_version=4)
+    assert [output.text for output in executed.cells[1].outputs] == ["hello"]
+    assert "hello" in page.read_text()
+
+
+def test_the_page_asks_no_other_machine_for_anything(tmp_path):
+    badge = "[![Open](https://example.org/badge.svg)](https://example.org)"
+    cells = [new_markdown_cell(badge), new_code_cell("1 + 1")]
+    page = walkthrough.render(new_notebook(cells=cells), "a")
+    assert re.findall(r"<(?:script|img|link|iframe)[^>]+(?:src|href)=.https?:[^>]*>|@import[^;]*https?:", page) == []
+    assert 'href="https://example.org"' in page
+
+
+def test_a_failing_cell_is_named_and_what_ran_is_kept(tmp_path):
+    source = write(tmp_path, "print('so far')", "raise ValueError('the disk is full')")
+    with pytest.raises(RuntimeError, match="a.ipynb stopped: ValueError: the disk is full"):
+        walkthrough.run(source, tmp_path / "out")
+    assert "so far" in (tmp_path / "out" / "a.html").read_text()
