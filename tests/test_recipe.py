@@ -16,6 +16,13 @@ def test_the_environment_overrules_the_machine(monkeypatch):
     assert recipe.name == "t4" and "CPTLIB_RECIPE=t4" in recipe.why
 
 
+def test_fields_can_be_overruled_in_text(monkeypatch):
+    recipe = Recipe.parse("laptop,documents=60,rslora=False,learning_rate=1e-3,model=/some/folder")
+    assert (recipe.documents, recipe.rslora, recipe.learning_rate, recipe.model) == (60, False, 1e-3, "/some/folder")
+    with pytest.raises(ValueError, match="'ranks=3' is no field=value of a recipe. Its fields are: name, model"):
+        Recipe.parse("laptop,ranks=3")
+
+
 def test_a_machine_without_a_gpu_gets_laptop_and_a_reason(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     recipe = Recipe.for_this_machine()
