@@ -6,7 +6,8 @@ BIN := .venv/bin
 NOTEBOOK := notebooks/01_continued_pretraining
 HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 EXTRA = $(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'][sys.argv[1]])"
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# -qq: errors only; an index that cannot be reached is no error where another has the package
+PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .PHONY: run test notebooks sync lint clean
 .DEFAULT_GOAL := run

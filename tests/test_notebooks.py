@@ -33,6 +33,8 @@ def test_every_code_cell_has_run_in_order_without_error(path):
 
 
 def test_outputs_are_clean(path):
+    for cell in code_cells(path):
+        assert sum(out.output_type == "stream" for out in cell.outputs) <= 1, "streamed text lies in pieces"
     outputs = json.dumps([cell.outputs for cell in code_cells(path)])
     assert '"stderr"' not in outputs
     text = re.sub(r'"image/png": "[^"]*"', "", outputs)

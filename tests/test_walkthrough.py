@@ -15,15 +15,14 @@ def write(folder, *cells):
 
 
 def test_output_is_shown_as_it_comes_and_kept(tmp_path, capsys):
-    source = write(
-        tmp_path, "import sys\nprint('hello', end='')\nprint('noise', file=sys.stderr)", "open('made.txt', 'w').close()"
-    )
+    streaming = "import sys\nprint('hel', end='', flush=True)\nprint('noise', file=sys.stderr)\nprint('lo', end='')"
+    source = write(tmp_path, streaming, "open('made.txt', 'w').close()")
     page = walkthrough.run(source, tmp_path / "out")
     shown = capsys.readouterr().out
-    assert "A section   (1 of 3 cells" in shown and "hello" in shown
+    assert "A section   (1 of 3 cells" in shown and "hel" in shown and "lo" in shown
     assert (tmp_path / "out" / "made.txt").exists()  # the run's own files land beside the page
     executed = nbformat.read(tmp_path / "out" / "a.ipynb", as_version=4)
-    assert [output.text for output in executed.cells[1].outputs] == ["hello"]
+    assert [output.text for output in executed.cells[1].outputs] == ["hello"]  # in one piece, the noise gone
     assert "hello" in page.read_text()
 
 
