@@ -188,17 +188,11 @@ print("padding is", repr(tokenizer.pad_token), "with id", tokenizer.pad_token_id
 print("the last story's end:", repr(documents["train"][-1]["text"][-60:]))
 
 # %% [markdown]
-# **How the model sees it.** Tokenizing cuts text into pieces of the model's vocabulary. The trainer will do it once,
-# before the first step and not on the fly, and keeps the result; the next cell does the same to time and count it.
-# With so little text one process is enough: starting several would take longer than the work.
+# **How the model sees it.** Tokenizing cuts text into pieces of the model's vocabulary.
 
 # %%
-import time
-
-started = time.perf_counter()
 statistics = corpus.statistics(documents["train"], tokenizer, recipe)
 print(statistics)
-print(f"tokenized in {time.perf_counter() - started:.2f} s")
 print("a line in tokens:", tokenizer.convert_ids_to_tokens(tokenizer(recipe.prompt)["input_ids"]))
 
 # %% [markdown]
