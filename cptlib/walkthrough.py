@@ -21,7 +21,7 @@ class EchoingClient(NotebookClient):
         return await super().async_execute_cell(cell, cell_index, **kwargs)
 
     def output(self, outs, msg, display_id, cell_index):
-        if msg["msg_type"] == "stream":
+        if msg["msg_type"] == "stream" and msg["content"]["name"] == "stdout":
             print(msg["content"]["text"], end="", flush=True)
         return super().output(outs, msg, display_id, cell_index)
 

@@ -19,7 +19,7 @@ def test_output_is_shown_as_it_comes_and_kept(tmp_path, capsys):
     source = write(tmp_path, streaming, "open('made.txt', 'w').close()")
     page = walkthrough.run(source, tmp_path / "out")
     shown = capsys.readouterr().out
-    assert "A section   (1 of 3 cells" in shown and "hel" in shown and "lo" in shown
+    assert "A section   (1 of 3 cells" in shown and "hel" in shown and "lo" in shown and "noise" not in shown
     assert (tmp_path / "out" / "made.txt").exists()  # the run's own files land beside the page
     executed = nbformat.read(tmp_path / "out" / "a.ipynb", as_version=4)
     assert [output.text for output in executed.cells[1].outputs] == ["hello"]  # in one piece, the noise gone
