@@ -25,6 +25,8 @@ def test_output_is_shown_as_it_comes_and_kept(tmp_path, capsys):
     executed = nbformat.read(tmp_path / "out" / "a.ipynb", as_version=4)
     assert [output.text for output in executed.cells[1].outputs] == ["hello"]  # in one piece, the noise gone
     assert "hello" in page.read_text()
+    assert executed.metadata.run.device and executed.metadata.run.seconds >= 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", executed.metadata.run.date)
 
 
 def test_a_figure_is_sharp_and_keeps_its_description(tmp_path):
