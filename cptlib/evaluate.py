@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from cptlib import style
+
 CODE = ("heapq", "textwrap", "statistics", "bisect")  # modules of the standard library, read as text
 REFERENCE = (
     "assignment",
@@ -133,11 +135,10 @@ def compare(before: dict[str, Score], after: dict[str, Score]):
     return pandas.DataFrame.from_dict(rows, orient="index")
 
 
+@style.styled
 def plot_comparison(before: dict[str, Score], after: dict[str, Score], ax=None):
     """Perplexity by domain, two bars each: before and after."""
-    import matplotlib.pyplot as plt
-
-    ax = ax or plt.figure(figsize=(7, 4), layout="constrained").subplots()
+    ax = ax or style.subplots()
     places = range(len(before))
     for shift, scores, label in ((-0.2, before, "before"), (0.2, after, "after")):
         heights = [score.perplexity for score in scores.values()]
@@ -145,5 +146,6 @@ def plot_comparison(before: dict[str, Score], after: dict[str, Score], ax=None):
     ax.set_xticks(places, list(before))
     ax.set(title="Perplexity on text the model was not trained on", ylabel="perplexity (lower is better)")
     ax.margins(y=0.12)
+    ax.grid(axis="x", visible=False)
     ax.legend()
     return ax

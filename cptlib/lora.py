@@ -1,5 +1,6 @@
 """LoRA: the scaling of its update, its figure, adapters by recipe, and who is trained."""
 
+from cptlib import style
 from cptlib.recipe import PROJECTIONS, Recipe
 
 
@@ -10,23 +11,21 @@ def scaling(rank: float, alpha: float, rslora: bool) -> float:
     return alpha / rank**0.5 if rslora else alpha / rank
 
 
+@style.styled
 def plot_scaling(alpha: float = 32, rank: int | None = None, ax=None):
     """Both scalings over ranks 8 to 256, rsLoRA's alpha chosen so that they meet at rank 8. `rank` is marked."""
-    import matplotlib.pyplot as plt
-
-    ax = ax or plt.figure(figsize=(7, 4.2)).subplots()
+    ax = ax or style.subplots()
     ranks = [8 * 2 ** (i / 10) for i in range(51)]
     meeting = alpha / 8**0.5
     ax.plot(ranks, [scaling(r, alpha, False) for r in ranks], label=f"LoRA, {alpha:g} / r")
     ax.plot(ranks, [scaling(r, meeting, True) for r in ranks], label=f"rsLoRA, {meeting:.3g} / √r")
     if rank:
-        ax.axvline(rank, color="0.6", linestyle=":", label=f"r = {rank}")
+        ax.axvline(rank, color=style.color(6), linestyle=":", label=f"r = {rank}")
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.set(title="How the update is scaled as the rank grows", xlabel="rank r", ylabel="scaling factor s (no unit)")
-    ax.grid(alpha=0.3)
     ax.legend()
     return ax
 

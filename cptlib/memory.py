@@ -7,6 +7,8 @@ import os
 import subprocess
 from dataclasses import dataclass
 
+from cptlib import style
+
 GB = 2**30
 
 
@@ -124,23 +126,22 @@ class MemoryLog:
         print(f"{name}: {stage.memory}, {stage.memory.used_gb - before:+.2f} GB{by_torch}")
 
 
+@style.styled
 def plot_breakdown(log: MemoryLog, ax=None):
     """One stacked bar, a part for each stage that added memory, with lines at what is used and at what there is.
 
     A stage that freed memory lowers the bar's top, so that the bar ends at what the last stage left in use.
     """
-    import matplotlib.pyplot as plt
-
     if not log.stages:
         raise ValueError("The log is empty: call log.note('…') after each stage first.")
-    ax = ax or plt.figure(figsize=(6.4, 4.8)).subplots()
-    colors = plt.get_cmap("tab10").colors
+    ax = ax or style.subplots()
     for number, (name, gb, bottom) in reversed(list(enumerate(_parts(log.stages)))):
-        color = colors[number % len(colors)]
-        ax.bar(0, gb, bottom=bottom, width=0.5, color=color, label=f"{gb:5.2f} GB  {name}")
+        ax.bar(
+            0, gb, bottom=bottom, width=0.5, color=style.color(number), edgecolor="white", label=f"{gb:5.2f} GB  {name}"
+        )
     last = log.stages[-1].memory
-    ax.axhline(last.used_gb, color="black", linestyle="--", label=f"{last.used_gb:5.2f} GB  in use")
-    ax.axhline(last.total_gb, color="tab:red", linestyle="--", label=f"{last.total_gb:5.2f} GB  there is")
+    ax.axhline(last.used_gb, color="0.1", linestyle="--", label=f"{last.used_gb:5.2f} GB  in use")
+    ax.axhline(last.total_gb, color="0.1", linestyle=":", label=f"{last.total_gb:5.2f} GB  there is")
     ax.set(
         title=f"Memory by stage, {last.device}",
         ylabel="memory (GB = 2³⁰ bytes)",
@@ -148,8 +149,8 @@ def plot_breakdown(log: MemoryLog, ax=None):
         xticks=[],
         ylim=(0, max(last.total_gb, last.used_gb) * 1.05),
     )
-    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), prop={"family": "monospace", "size": 9})
-    ax.figure.set_layout_engine("constrained")
+    ax.grid(axis="x", visible=False)
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), prop={"family": "monospace", "size": 8})
     return ax
 
 

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from cptlib import memory
+from cptlib import memory, style
 from cptlib.model import best_dtype
 from cptlib.recipe import Recipe
 
@@ -94,24 +94,18 @@ def history(trainer):
     return table.astype({"step": int})
 
 
+@style.styled
 def plot_learning_curve(table, axes=None):
     """Loss over tokens trained, raw and smoothed, and the learning rate beneath. `axes`: a pair to draw in."""
-    import matplotlib.pyplot as plt
-
-    if axes is None:
-        figure = plt.figure(figsize=(7, 5), layout="constrained")
-        axes = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    top, bottom = axes
+    top, bottom = axes = style.subplots(2, size=(6, 4.6), sharex=True, height_ratios=[3, 1]) if axes is None else axes
     tokens = table["tokens"] / 1000
-    top.plot(tokens, table["loss"], color="tab:blue", alpha=0.35, label="each step")
-    top.plot(tokens, table["loss"].ewm(span=max(len(table) // 5, 2)).mean(), color="tab:blue", label="smoothed")
+    top.plot(tokens, table["loss"], color=style.color(0), alpha=0.35, label="each step")
+    top.plot(tokens, table["loss"].ewm(span=max(len(table) // 5, 2)).mean(), color=style.color(0), label="smoothed")
     top.set(title="Learning curve", ylabel="training loss (nats per token)")
     top.legend()
-    bottom.plot(tokens, table["learning_rate"], color="tab:orange")
+    bottom.plot(tokens, table["learning_rate"], color=style.color(1))
     bottom.set(xlabel="tokens trained (thousands)", ylabel="learning rate")
     bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    for ax in axes:
-        ax.grid(alpha=0.3)
     return axes
 
 

@@ -1,5 +1,6 @@
 """Run a notebook from the command line: show what it prints as it prints, then write it and a self-contained page."""
 
+import os
 import re
 import time
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+from cptlib import memory
 
 STYLE = "main { max-width: 64rem; margin: auto }"  # lines that the eye can follow on a wide screen
 
@@ -49,10 +52,18 @@ def run(notebook: Path, folder: Path) -> Path:
         raise RuntimeError(f"{notebook.name} stopped: {error.ename}: {error.evalue}") from None
     finally:
         tidy(content)
+        content.metadata["run"] = _record(time.perf_counter() - client.started)
         nbformat.write(content, folder / notebook.name)
         page = folder / notebook.with_suffix(".html").name
         page.write_text(render(content, notebook.stem), encoding="utf-8")
     return page
+
+
+def _record(seconds: float) -> dict:
+    """What the site tells of a run: the device, how long it took, and the day."""
+    gpu = memory.gpu_memory()
+    device = gpu.device if gpu else f"{os.cpu_count()} CPU cores, no GPU"
+    return {"device": device, "seconds": round(seconds), "date": time.strftime("%Y-%m-%d")}
 
 
 def tidy(content) -> None:

@@ -1,3 +1,4 @@
+import base64
 import re
 
 import nbformat
@@ -24,6 +25,17 @@ def test_output_is_shown_as_it_comes_and_kept(tmp_path, capsys):
     executed = nbformat.read(tmp_path / "out" / "a.ipynb", as_version=4)
     assert [output.text for output in executed.cells[1].outputs] == ["hello"]  # in one piece, the noise gone
     assert "hello" in page.read_text()
+    assert executed.metadata.run.device and executed.metadata.run.seconds >= 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", executed.metadata.run.date)
+
+
+def test_a_figure_is_sharp_and_keeps_its_description(tmp_path):
+    source = write(tmp_path, "from cptlib import style", "style.subplots().set_title('Cats & dogs');")
+    walkthrough.run(source, tmp_path / "out")
+    [output] = nbformat.read(tmp_path / "out" / "a.ipynb", as_version=4).cells[2].outputs
+    assert output.data["text/plain"] == "Cats & dogs."
+    width = int.from_bytes(base64.b64decode(output.data["image/png"])[16:20])  # as the PNG's header has it
+    assert width > 1100
 
 
 def test_the_page_asks_no_other_machine_for_anything(tmp_path):
