@@ -148,12 +148,13 @@ RECIPES = {
             name="laptop",
             model=SMOLLM2,
             corpus=STORIES,
+            documents=200,
             max_length=512,
             micro_batch=4,
             optimizer="adamw_torch",
-            learning_rate=2e-4,
-            embedding_learning_rate=2e-5,
-            new_tokens=220,
+            learning_rate=5e-4,  # in one run each: held-out perplexity 12.7, where 2e-4 on all stories reached 13.4
+            embedding_learning_rate=5e-5,
+            new_tokens=320,
         ),
         # Free Colab: 15 GB, no bfloat16. Two packed rows of 2,048 tokens hold about 19 stories.
         Recipe(name="t4", **_MISTRAL, documents=2600, held_out=100, packing=True, gradient_checkpointing="unsloth"),
