@@ -17,7 +17,10 @@ def styled(plot):
         import matplotlib.style
 
         with matplotlib.style.context(NAME):
-            return plot(*args, **kwargs)
+            drawn = plot(*args, **kwargs)
+            interactive = matplotlib.is_interactive()
+        matplotlib.interactive(interactive)  # a notebook's first figure turns this on, and the context would undo it
+        return drawn
 
     return draw
 

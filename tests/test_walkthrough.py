@@ -29,13 +29,14 @@ def test_output_is_shown_as_it_comes_and_kept(tmp_path, capsys):
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", executed.metadata.run.date)
 
 
-def test_a_figure_is_sharp_and_keeps_its_description(tmp_path):
-    source = write(tmp_path, "from cptlib import style", "style.subplots().set_title('Cats & dogs');")
-    walkthrough.run(source, tmp_path / "out")
-    [output] = nbformat.read(tmp_path / "out" / "a.ipynb", as_version=4).cells[2].outputs
-    assert output.data["text/plain"] == "Cats & dogs."
-    width = int.from_bytes(base64.b64decode(output.data["image/png"])[16:20])  # as the PNG's header has it
-    assert width > 1100
+def test_figures_are_sharp_and_keep_their_descriptions(tmp_path):
+    draw = "style.subplots().set_title('Cats & dogs');"
+    walkthrough.run(write(tmp_path, "from cptlib import style", draw, draw), tmp_path / "out")
+    for cell in nbformat.read(tmp_path / "out" / "a.ipynb", as_version=4).cells[2:]:  # the second is the harder one
+        [output] = cell.outputs
+        assert output.data["text/plain"] == "Cats & dogs."
+        width = int.from_bytes(base64.b64decode(output.data["image/png"])[16:20])  # as the PNG's header has it
+        assert width > 1100
 
 
 def test_the_page_asks_no_other_machine_for_anything(tmp_path):
