@@ -360,7 +360,7 @@ for name, value in settings.items():
 # **embedding learning rate**. Every vector of the vocabulary is shared by all contexts in which its token occurs,
 # so one careless update is felt everywhere; the usual advice is to train the embeddings at a half to a tenth of the
 # rate of the rest. Does that rate reach the head as well? It does: both are in the same group of the
-# optimizer, as the last check below makes sure and the cell after it shows.
+# optimizer, as one of the checks below makes sure and the cell after it shows.
 #
 # The rate rises to its peak over the first tenth of the steps (*warm-up*, while the optimizer's averages are still
 # meaningless), then falls along a cosine to zero.
