@@ -6,8 +6,7 @@ BIN := .venv/bin
 NOTEBOOK := notebooks/01_continued_pretraining
 HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 EXTRA = $(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'][sys.argv[1]])"
-# -qq: errors only; an index that cannot be reached is no error where another has the package
-PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: run test notebooks sync lint clean
 .DEFAULT_GOAL := run
@@ -18,6 +17,8 @@ run: .venv/ready
 test: lint
 	@echo "Running the tests"
 	@$(BIN)/python -m pytest
+	@echo "Running every notebook with the recipe 'smoke'"
+	@CPTLIB_RECIPE=smoke $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
 lint: .venv/ready
 	@echo "Checking the style"
@@ -38,7 +39,7 @@ notebooks: sync
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 ifeq ($(HAS_GPU),0)
 	@echo "No NVIDIA GPU found: installing the CPU build of torch"
-	@$(PIP) --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu $$($(EXTRA) cpu)
+	@$(PIP) --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu $$($(EXTRA) cpu)
 	@$(PIP) --editable ".[stack,dev]"
 else
 	@$(PIP) --editable ".[train,dev]"
