@@ -89,10 +89,14 @@ def peak_process_gb() -> float:
 
 
 def torch_memory() -> dict[str, float]:
-    """torch's own counts for its current GPU in GB: allocated and reserved now, and the peaks of both; {} without one."""
-    import torch
+    """torch's own counts for its current GPU in GB: allocated and reserved now, and the peaks of both.
 
-    if not torch.cuda.is_available():
+    {} where there is no GPU, or where this process has not loaded torch and so holds nothing by it.
+    """
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
         return {}
     return {
         "allocated": torch.cuda.memory_allocated() / GB,

@@ -1,5 +1,6 @@
 import os
 import stat
+import sys
 
 import pytest
 
@@ -94,3 +95,9 @@ def test_freed_memory_comes_off_the_latest_stages():
 def test_an_empty_log_is_refused():
     with pytest.raises(ValueError, match="log is empty"):
         memory.plot_breakdown(MemoryLog())
+
+
+def test_the_log_needs_no_torch(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where only the light dependencies are installed
+    MemoryLog().note("start")
+    assert "start: " in capsys.readouterr().out
