@@ -1,5 +1,6 @@
 # make run    set up .venv, run the walk-through, write build/01_continued_pretraining.html
 # make test   set up .venv, lint, and pass every test
+# make site   set up .venv, and build the site from the committed notebooks: build/site/index.html
 # Without a CUDA GPU a CPU build of torch is installed; set PYTHON to choose an interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +9,7 @@ HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 EXTRA = $(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'][sys.argv[1]])"
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test notebooks sync lint clean
+.PHONY: run test site notebooks sync lint clean
 .DEFAULT_GOAL := run
 
 run: .venv/ready
@@ -19,6 +20,10 @@ test: lint
 	@$(BIN)/python -m pytest
 	@echo "Running every notebook with the recipe 'smoke'"
 	@CPTLIB_RECIPE=smoke $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+
+site: .venv/ready
+	@$(BIN)/python -m sphinx --fail-on-warning -q -b html -d build/doctrees notebooks build/site
+	@echo "The site: build/site/index.html"
 
 lint: .venv/ready
 	@echo "Checking the style"
@@ -40,9 +45,9 @@ notebooks: sync
 ifeq ($(HAS_GPU),0)
 	@echo "No NVIDIA GPU found: installing the CPU build of torch"
 	@$(PIP) --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu $$($(EXTRA) cpu)
-	@$(PIP) --editable ".[stack,dev]"
+	@$(PIP) --editable ".[stack,dev,site]"
 else
-	@$(PIP) --editable ".[train,dev]"
+	@$(PIP) --editable ".[train,dev,site]"
 endif
 	@$(PIP) --no-deps $$($(EXTRA) no-deps)
 	@touch $@
