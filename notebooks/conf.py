@@ -42,6 +42,7 @@ myst_heading_anchors = 3
 autosummary_generate = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 90
 default_role = "code"  # docstrings write code in single backticks
 codeautolink_concat_default = True  # the cells of a notebook are one program
 codeautolink_autodoc_inject = False
@@ -74,7 +75,7 @@ html_theme_options = {
     },
 }
 pygments_style = "a11y-high-contrast-light"
-pygments_dark_style = "a11y-high-contrast-dark"
+pygments_dark_style = "github-dark"
 copybutton_selector = "div.highlight-python pre, div.highlight-ipython3 pre, div.highlight-sh pre"
 notfound_urls_prefix = f"/{_name}/"
 

@@ -260,7 +260,7 @@ def write_api_pages(app) -> None:
         if page.stem not in modules():
             page.unlink()
     for name in modules():
-        text = f"# `{name}`\n\n```{{eval-rst}}\n.. automodule:: cptlib.{name}\n   :members:\n```\n"
+        text = f"# cptlib.{name}\n\n```{{eval-rst}}\n.. automodule:: cptlib.{name}\n   :members:\n```\n"
         page = folder / f"{name}.md"
         if not page.exists() or page.read_text() != text:
             page.write_text(text)
@@ -283,7 +283,8 @@ def itemized(lines: list[str], field: re.Pattern) -> list[str]:
         if text or not items:
             out.append(indent + "  " * (level is not None) + text)
         for names, meaning in zip(items[::2], items[1::2], strict=True):
-            out += [""] * (level is None) + [f"{indent}- **{names}**: {meaning}"]
+            begins = level is None and not (indent and not out[-1].startswith(indent))  # not under a term, as its text
+            out += [""] * begins + [f"{indent}- **{names}**: {meaning}"]
             level = indent
     return out
 
