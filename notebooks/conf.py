@@ -81,7 +81,7 @@ notfound_urls_prefix = f"/{_name}/"
 
 ogp_site_url = html_baseurl
 ogp_description_length = 240
-ogp_social_cards = {"line_color": "#0072B2", "font": "DejaVu Sans"}
+ogp_social_cards = {"line_color": "#0072B2", "font": "DejaVu Sans", "image_mini": "_site/static/favicon.svg"}
 
 feed_base_url = html_baseurl
 feed_author = f"the {_name} authors"
