@@ -22,6 +22,7 @@ test: lint
 	@CPTLIB_RECIPE=smoke $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
 site: .venv/ready
+	@rm -rf build/site build/doctrees
 	@$(BIN)/python -m sphinx --fail-on-warning -q -b html -d build/doctrees notebooks build/site
 	@echo "The site: build/site/index.html"
 

@@ -42,7 +42,6 @@ myst_heading_anchors = 3
 autosummary_generate = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-python_maximum_signature_line_length = 90
 default_role = "code"  # docstrings write code in single backticks
 codeautolink_concat_default = True  # the cells of a notebook are one program
 codeautolink_autodoc_inject = False
@@ -81,7 +80,7 @@ notfound_urls_prefix = f"/{_name}/"
 
 ogp_site_url = html_baseurl
 ogp_description_length = 240
-ogp_social_cards = {"line_color": "#0072B2", "font": "DejaVu Sans", "image_mini": "_site/static/favicon.svg"}
+ogp_social_cards = {"line_color": "#0072B2", "font": "DejaVu Sans", "image_mini": "_site/icon.png"}
 
 feed_base_url = html_baseurl
 feed_author = f"the {_name} authors"
