@@ -1,4 +1,4 @@
-"""The site, made by `make site`: Sphinx and its extensions; what the notebooks need besides is in _site/posts.py."""
+"""The site, made by `make site`: Sphinx and its extensions, of which three are ours, in _site."""
 
 import sys
 import tomllib
@@ -25,7 +25,9 @@ extensions = [
     "sphinxext.opengraph",
     "sphinxfeed",
     "notfound.extension",
+    "mathml",
     "posts",
+    "reference",
 ]
 exclude_patterns = ["_site", "measured", "**.ipynb_checkpoints", "**.py"]
 source_suffix = {".ipynb": "myst-nb", ".md": "myst-nb"}

@@ -69,14 +69,14 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
-    """A page that notes what goes wrong: errors in the console, requests to other machines, failed ones."""
+    """A page that notes what goes wrong: errors in the console, requests to other machines, files that are not there."""
     context = browser.new_context()
     page = context.new_page()
     page.faults = []
     page.on("console", lambda message: message.type == "error" and page.faults.append(message.text))
     page.on("pageerror", lambda error: page.faults.append(str(error)))
     page.on("request", lambda request: request.url.startswith((address, "data:")) or page.faults.append(request.url))
-    page.on("requestfailed", lambda request: page.faults.append(f"failed: {request.url}"))
+    page.on("response", lambda response: response.status >= 400 and page.faults.append(f"missing: {response.url}"))
     yield page
     context.close()
 
@@ -242,6 +242,24 @@ def test_the_feed_has_every_notebook_whose_run_is_dated(site, soups):
     dated = [path.stem for path in NOTEBOOKS if nbformat.read(path, as_version=4).metadata.get("run")]
     assert sorted(entry.attrib["href"] for entry in entries) == [f"{ADDRESS}{stem}.html" for stem in dated]
     assert soups["index.html"].find("link", type="application/atom+xml")["href"] == "feed.xml"
+
+
+def test_formulas_need_no_script(tmp_path):
+    (tmp_path / "index.md").write_text("# A page\n\nInline $W + s B A$, and alone:\n\n$$\\sqrt{r}$$\n")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-c",
+        str(ROOT / "notebooks"),
+        str(tmp_path),
+        str(tmp_path / "out"),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("<math ") == 2 and "<msqrt>" in page
+    assert not re.search("<script[^>]*(mathjax|katex)", page, re.IGNORECASE)
 
 
 def test_the_citation_agrees_with_the_package():

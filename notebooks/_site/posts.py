@@ -6,10 +6,7 @@ Pages in Markdown are Jinja templates: `{{ found("01", "took ([0-9]+) s") }}` is
 
 import ast
 import hashlib
-import importlib.metadata
-import pkgutil
 import re
-import sys
 import textwrap
 from base64 import b64decode
 from dataclasses import dataclass
@@ -21,11 +18,9 @@ from pathlib import Path
 
 import nbformat
 from docutils import nodes
-from latex2mathml.converter import convert
+from reference import modules
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
-
-import cptlib
 
 logger = logging.getLogger(__name__)
 WORDS_A_MINUTE = 220
@@ -228,7 +223,8 @@ def figure(app, post: Post, words: str) -> str:
 
 def on_doctree_read(app, doctree) -> None:
     post = app.posts.get(app.env.docname[:2])
-    number_cells(doctree, post)
+    if post:
+        number_cells(doctree, post)
     for image in doctree.findall(nodes.image):
         if post and (known := post.figures.get(Path(image["uri"]).stem)):
             image["alt"], image["width"] = known[0], f"{known[1]}px"
@@ -237,78 +233,16 @@ def on_doctree_read(app, doctree) -> None:
             logger.warning("a figure without a description: draw it on cptlib.style.subplots()", location=image)
 
 
-def number_cells(doctree, post: Post | None) -> None:
+def number_cells(doctree, post: Post) -> None:
     """An anchor for each code cell: #cell-3 for the one that ran as In [3]."""
-    if post:
-        counts = [cell.execution_count for cell in post.notebook.cells if cell.cell_type == "code"]
-        cells = doctree.findall(lambda node: node.get("nb_element") == "cell_code" if hasattr(node, "get") else False)
-        for cell, count in zip(list(cells), counts, strict=True):
-            cell["ids"].append(f"cell-{count}")
-
-
-# The library's reference: a page a module, made anew for each build
-
-
-def modules() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(cptlib.__path__) if module.name != "__main__"]
-
-
-def write_api_pages(app) -> None:
-    folder = Path(app.srcdir) / "api"
-    folder.mkdir(exist_ok=True)
-    for page in folder.glob("*.md"):
-        if page.stem not in modules():
-            page.unlink()
-    for name in modules():
-        text = f"# cptlib.{name}\n\n```{{eval-rst}}\n.. automodule:: cptlib.{name}\n   :members:\n```\n"
-        page = folder / f"{name}.md"
-        if not page.exists() or page.read_text() != text:
-            page.write_text(text)
-
-
-def list_fields(app, what, name, obj, options, lines: list[str]) -> None:
-    """A dataclass's docstring explains its fields as `name: meaning`; here each becomes an item of a list."""
-    fields = "|".join(getattr(obj, "__dataclass_fields__", ()))
-    if what == "class" and fields:
-        lines[:] = itemized(lines, re.compile(rf"(?:^|(?<=\. ))((?:(?:{fields}), )*(?:{fields})): "))
-
-
-def itemized(lines: list[str], field: re.Pattern) -> list[str]:
-    out, level = [], None  # level: the indentation of the list that we are in
-    for line in lines:
-        indent = line[: len(line) - len(line.lstrip())]
-        text, *items = field.split(line.strip())
-        if level is not None and line.strip() and indent != level:
-            out, level = [*out, ""], None
-        if text or not items:
-            out.append(indent + "  " * (level is not None) + text)
-        for names, meaning in zip(items[::2], items[1::2], strict=True):
-            begins = level is None and not (indent and not out[-1].startswith(indent))  # not under a term, as its text
-            out += [""] * begins + [f"{indent}- **{names}**: {meaning}"]
-            level = indent
-    return out
-
-
-# Formulas as MathML: the browser sets them, with no script and no font of ours
-
-
-def visit_math(self, node) -> None:
-    self.body.append(convert(node.astext()))
-    raise nodes.SkipNode
-
-
-def visit_math_block(self, node) -> None:
-    self.body.append(f'<div class="math" tabindex="0">{convert(node.astext(), display="block")}</div>')
-    raise nodes.SkipNode
+    counts = [cell.execution_count for cell in post.notebook.cells if cell.cell_type == "code"]
+    cells = [node for node in doctree.findall(nodes.container) if node.get("nb_element") == "cell_code"]
+    for cell, count in zip(cells, counts, strict=True):
+        cell["ids"].append(f"cell-{count}")
 
 
 def setup(app) -> dict:
-    for name in ("datasets", "peft", "torch", "transformers", "trl", "unsloth"):
-        sys.modules[name] = None  # else sphinx-codeautolink loads them, to look for documentation that is not here
     app.posts = all_posts(app)
-    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
-    app.connect("builder-inited", write_api_pages)
     app.connect("source-read", on_source_read)
     app.connect("doctree-read", on_doctree_read)
-    app.connect("autodoc-process-docstring", list_fields)
-    return {"version": importlib.metadata.version("cptlib"), "parallel_read_safe": False}
+    return {"parallel_read_safe": False}

@@ -1,0 +1,53 @@
+"""The library's reference, a Sphinx extension: a page a module, written anew for each build, from its docstrings."""
+
+import pkgutil
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import cptlib
+
+
+def modules() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(cptlib.__path__) if module.name != "__main__"]
+
+
+def write_pages(app) -> None:
+    folder = Path(app.srcdir) / "api"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name in modules():
+        page = f"# cptlib.{name}\n\n```{{eval-rst}}\n.. automodule:: cptlib.{name}\n   :members:\n```\n"
+        (folder / f"{name}.md").write_text(page)
+
+
+def list_fields(app, what, name, obj, options, lines: list[str]) -> None:
+    """A dataclass's docstring explains its fields as `name: meaning`; here each becomes an item of a list."""
+    fields = "|".join(getattr(obj, "__dataclass_fields__", ()))
+    if what == "class" and fields:
+        lines[:] = itemized(lines, re.compile(rf"(?:^|(?<=\. ))((?:(?:{fields}), )*(?:{fields})): "))
+
+
+def itemized(lines: list[str], field: re.Pattern) -> list[str]:
+    out, level = [], None  # level: the indentation of the list that we are in
+    for line in lines:
+        indent = line[: len(line) - len(line.lstrip())]
+        text, *items = field.split(line.strip())
+        if level is not None and line.strip() and indent != level:
+            out, level = [*out, ""], None
+        if text or not items:
+            out.append(indent + "  " * (level is not None) + text)
+        for names, meaning in zip(items[::2], items[1::2], strict=True):
+            begins = level is None and not (indent and not out[-1].startswith(indent))  # not under a term, as its text
+            out += [""] * begins + [f"{indent}- **{names}**: {meaning}"]
+            level = indent
+    return out
+
+
+def setup(app) -> dict:
+    for name in ("datasets", "peft", "torch", "transformers", "trl", "unsloth"):
+        sys.modules[name] = None  # else sphinx-codeautolink loads them, to look for documentation that is not here
+    app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", list_fields)
+    return {"parallel_read_safe": False}
