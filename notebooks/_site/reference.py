@@ -8,6 +8,16 @@ from pathlib import Path
 
 import cptlib
 
+# What a module has from another one is documented there alone, though its __all__ may list it
+PAGE = """# cptlib.{0}
+
+```{{eval-rst}}
+.. automodule:: cptlib.{0}
+   :members:
+   :ignore-module-all:
+```
+"""
+
 
 def modules() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(cptlib.__path__) if module.name != "__main__"]
@@ -18,8 +28,7 @@ def write_pages(app) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name in modules():
-        page = f"# cptlib.{name}\n\n```{{eval-rst}}\n.. automodule:: cptlib.{name}\n   :members:\n```\n"
-        (folder / f"{name}.md").write_text(page)
+        (folder / f"{name}.md").write_text(PAGE.format(name))
 
 
 def list_fields(app, what, name, obj, options, lines: list[str]) -> None:
