@@ -29,7 +29,7 @@ extensions = [
     "posts",
     "reference",
 ]
-exclude_patterns = ["_site", "measured", "**.ipynb_checkpoints", "**.py"]
+include_patterns = ["[0-9]*.ipynb", "*.md", "api/*.md"]  # and nothing that a run of a notebook leaves here
 source_suffix = {".ipynb": "myst-nb", ".md": "myst-nb"}
 
 # The notebooks: shown as committed
@@ -79,6 +79,11 @@ pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "github-dark"
 copybutton_selector = "div.highlight-python pre, div.highlight-ipython3 pre, div.highlight-sh pre"
 notfound_urls_prefix = f"/{_name}/"
+notfound_context = {
+    "title": "Page not found",
+    "body": f'<h1>Page not found</h1><p>There is nothing at this address. Begin at <a href="/{_name}/">the front page</a>, '
+    f'or <a href="/{_name}/search.html">search</a>.</p>',
+}
 
 ogp_site_url = html_baseurl
 ogp_description_length = 240
