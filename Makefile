@@ -40,9 +40,9 @@ notebooks: sync
 ifeq ($(HAS_GPU),0)
 	@echo "No NVIDIA GPU found: installing the CPU build of torch"
 	@$(PIP) --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu $$($(EXTRA) cpu)
-	@$(PIP) --editable ".[stack,dev]"
+	@$(PIP) --editable ".[stack,documents,dev]"
 else
-	@$(PIP) --editable ".[train,dev]"
+	@$(PIP) --editable ".[train,documents,dev]"
 endif
 	@$(PIP) --no-deps $$($(EXTRA) no-deps)
 	@touch $@
