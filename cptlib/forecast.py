@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from cptlib import model as models
+from cptlib import style
 from cptlib.recipe import Recipe
 
 SAMPLE = 1000  # documents tokenized for an estimate
@@ -26,6 +27,8 @@ class Forecast:
 
     def __str__(self) -> str:
         about = "" if self.exact else "about "
+        if not self.rows:
+            return f"{about}{self.tokens:,} tokens, and all documents would be held out: lower the recipe's held_out"
         out = f"{about}{self.tokens:,} tokens, {about}{self.rows:,} rows, {about}{self.steps:,} optimizer steps\n"
         if self.seconds is None:
             return out + "time: no speed was measured for this recipe; give one in tokens per second"
@@ -35,8 +38,11 @@ class Forecast:
 
 def tokenizer_for(recipe: Recipe):
     """The recipe's tokenizer without its model. Raises ModelError where it cannot be had."""
+    models.quiet_loggers()
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     try:
         return AutoTokenizer.from_pretrained(models.resolve(recipe.model))
     except OSError as error:
@@ -80,15 +86,14 @@ def length_table(lengths: Sequence[int], width: int = 40) -> str:
     return "\n".join(["characters                 documents", *lines])
 
 
+@style.styled
 def plot_lengths(lengths: Sequence[int], ax=None):
     """A histogram of the documents' lengths in characters, on a logarithmic axis."""
-    import matplotlib.pyplot as plt
     import numpy as np
 
-    ax = ax or plt.figure(figsize=(7, 3.2), layout="constrained").subplots()
-    lowest, highest = max(min(lengths), 1), max(lengths) + 1
-    ax.hist(lengths, bins=np.geomspace(lowest, highest, 30), color="tab:blue", edgecolor="white")
+    ax = ax or style.subplots(size=(6, 3))
+    label = f"{len(lengths):,} documents, median {np.median(lengths):,.0f} characters"
+    ax.hist(lengths, bins=np.geomspace(max(min(lengths), 1), max(lengths) + 1, 30), color=style.color(0), label=label)
     ax.set_xscale("log")
     ax.set(title="How long the documents are", xlabel="length (characters)", ylabel="documents")
-    ax.grid(alpha=0.3)
     return ax

@@ -62,7 +62,9 @@ def read(path: Path, column: str = "text") -> Iterator[Piece | Problem]:
         if not path.stat().st_size:
             raise Unreadable("empty file")
         with _open(path) as stream:
-            yield from READERS[kind_of(path)](stream, column)
+            documents = READERS[kind_of(path)](stream, column)
+            yield next(documents, Problem("no documents in it"))
+            yield from documents
     except ImportError:
         raise
     except Unreadable as error:
@@ -167,15 +169,19 @@ class _Text:
 
 def _read_text(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     """A document, or several between lines that hold only the separator."""
-    text, rest = _Text(stream), "\n"
+    text, rest, found = _Text(stream), "\n", False
     for block in text.blocks():
         *whole, rest = re.split(rf"\n{re.escape(SEPARATOR)}(?=\n)", rest + block)
+        whole = [document for document in whole if document.strip()]
         yield from map(Piece, whole)
+        found = found or bool(whole)
         while len(rest) > LONGEST_PIECE:
             at = cut_before(rest, LONGEST_PIECE)
             yield Piece(rest[:at], ends=False)
             rest = rest[at:]
-    yield Piece(rest.removesuffix("\n").removesuffix(SEPARATOR))
+    rest = rest.removesuffix("\n").removesuffix(SEPARATOR)
+    if rest.strip() or not found:
+        yield Piece(rest)
     yield from text.problems()
 
 

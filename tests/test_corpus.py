@@ -50,7 +50,7 @@ def test_jsonl_and_txt_are_read(tmp_path):
     ("name", "content", "message"),
     [
         ("a.jsonl", b"", "a.jsonl: empty file"),
-        ("a.jsonl", b"\n", "a.jsonl: it holds no text"),
+        ("a.jsonl", b"\n", "a.jsonl: no documents in it"),
         ("a.txt", b" \n\n", "a.txt: it holds no text"),
         (
             "a.jsonl",
@@ -61,7 +61,7 @@ def test_jsonl_and_txt_are_read(tmp_path):
         ("a.jsonl", b'{"text": 3}\n', r"a.jsonl, line 1: no string field"),
         ("a.jsonl", b'{"text": "x"\n', "a.jsonl, line 1: not a JSON object"),
         ("a.txt", b"\x00\x01\x02", "a.txt: binary, not text"),
-        ("a.csv", b"text\n", "a.csv: it holds no text that can be used"),
+        ("a.csv", b"text\n", "a.csv: no documents in it"),
         ("a.csv", b"title,words\nx,y\n", 'a.csv: no column "text", only title, words'),
         ("a.png", b"x", "a.png: not a format that is read. Read are .txt, .md, .jsonl"),
     ],
