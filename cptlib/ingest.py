@@ -1,6 +1,7 @@
 """A folder of documents in, a cleaned corpus without duplicates out, and a report of everything that was left out."""
 
 import atexit
+import mmap
 import os
 import shutil
 import tempfile
@@ -115,17 +116,15 @@ class _Reading:
     def __init__(self, path, column, languages, shortest, longest, markup, strict):
         self.path, self.column, self.languages, self.markup, self.strict = path, column, languages, markup, strict
         self.shortest, self.longest = shortest, longest or float("inf")
-        self.report, self._left, self._fingerprints = Report(), {}, []  # numbers only: no text is held
+        self.report, self._left, self._sources, self._numbers = Report(), {}, {}, []  # memory holds no text
 
     def corpus(self):
-        from datasets import Dataset
-
         file = _working_file()
         self._write(file)
-        if not self._fingerprints:
+        if not self._numbers:
             self.report.left_out = list(self._left.values())
             raise CorpusError(f"{self.path}: it holds no text that can be used.\n{self.report}")
-        return self._without_duplicates(Dataset.from_file(str(file)))
+        return self._without_duplicates(file)
 
     def _write(self, file: Path) -> None:
         import pyarrow as arrow
@@ -136,21 +135,30 @@ class _Reading:
         with arrow.RecordBatchStreamWriter(str(file), schema) as writer:
             for rows in _batches(self._rows()):
                 writer.write_batch(arrow.RecordBatch.from_pylist(rows, schema))
-                self._fingerprints.append(duplicates.fingerprint([row["text"] for row in rows]))
+                self._numbers.append(self._numbers_of(rows))
 
-    def _without_duplicates(self, dataset):
+    def _numbers_of(self, rows: list[dict]) -> tuple:
+        """All that memory keeps of some rows, arrays of one number (or 16) a row."""
         import numpy as np
 
-        digests, bands, lengths = (np.concatenate(parts) for parts in zip(*self._fingerprints, strict=True))
-        documents = dataset.data.column("document").to_numpy()
-        exact, near, group = duplicates.find(lambda i: dataset[i]["text"], digests, bands, documents)
+        sources = [self._sources.setdefault(row["source"], len(self._sources)) for row in rows]
+        documents = np.array([row["document"] for row in rows])
+        return (*duplicates.fingerprint([row["text"] for row in rows]), documents, np.array(sources, dtype=np.int32))
+
+    def _without_duplicates(self, file: Path):
+        import numpy as np
+        from datasets import Dataset
+
+        digests, bands, lengths, documents, sources = map(np.concatenate, zip(*self._numbers, strict=True))
+        exact, near, group = duplicates.find(_Texts(file), digests, bands, documents)
+        names = list(self._sources)
         for mask, reason in ((exact, "exact duplicate"), (near, "near duplicate")):
-            for i in np.flatnonzero(mask).tolist():
-                self._leave_out(dataset[i]["source"], reason, bad=False)
+            for number, count in zip(*np.unique(sources[mask], return_counts=True), strict=True):
+                self._leave_out(names[number], reason, bad=False, count=int(count))
         kept = np.flatnonzero(~(exact | near))
         self.report.lengths, self.report.documents = lengths[kept], len(kept)
         self.report.left_out = list(self._left.values())
-        return dataset.add_column("group", group).select(kept)
+        return Dataset.from_file(str(file)).add_column("group", group).select(kept)
 
     def _rows(self) -> Iterator[dict]:
         """Each text that passes the filters, cleaned; with progress on stderr where it takes over 10 seconds."""
@@ -227,13 +235,13 @@ class _Reading:
     def _unlisted(self, error: OSError) -> None:
         self._leave_out(str(error.filename), f"folder not readable ({error.strerror})", bad=True)
 
-    def _leave_out(self, file: str, reason: str, bad: bool, where: str = "") -> None:
+    def _leave_out(self, file: str, reason: str, bad: bool, where: str = "", count: int = 1) -> None:
         if bad and self.strict:
             raise CorpusError(f"{file}{', ' + where if where else ''}: {reason}.")
         if (file, reason) in self._left:
-            self._left[file, reason].count += 1
+            self._left[file, reason].count += count
         else:
-            self._left[file, reason] = LeftOut(file, reason, bad, where=where)
+            self._left[file, reason] = LeftOut(file, reason, bad, count, where)
 
 
 def _batches(rows: Iterator[dict]) -> Iterator[list[dict]]:
@@ -247,6 +255,25 @@ def _batches(rows: Iterator[dict]) -> Iterator[list[dict]]:
             batch, characters = [], 0
     if batch:
         yield batch
+
+
+class _Texts:
+    """The texts of an Arrow file by their row. What reading has drawn into memory is given back now and then: the system
+    would do that by itself when memory is short, but a corpus should not look as if it filled the machine."""
+
+    def __init__(self, file: Path):
+        import pyarrow as arrow
+
+        with file.open("rb") as opened:
+            self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        self._column = arrow.ipc.open_stream(arrow.py_buffer(self._map)).read_all().column("text")
+        self._reads = 0
+
+    def __call__(self, row: int) -> str:
+        self._reads += 1
+        if self._reads % 1000 == 0 and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+        return self._column[row].as_py()
 
 
 def _working_file() -> Path:
