@@ -14,12 +14,14 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 SEPARATOR = "<|endoftext|>"  # a line of its own between the documents of a .txt file, as in TinyStories' files
+DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 LONGEST_PIECE = 1_000_000  # characters; a longer text is handed out in pieces
 
 
@@ -69,8 +71,8 @@ def read(path: Path, column: str = "text") -> Iterator[Piece | Problem]:
         raise
     except Unreadable as error:
         yield Problem(str(error))
-    except (EOFError, gzip.BadGzipFile):
-        yield Problem("its gzip stream is damaged: what comes after the damage is lost")
+    except DAMAGED_GZIP:
+        yield Problem("its gzip stream is damaged: what lies behind the damage is lost")
     except Exception as error:  # the libraries raise many kinds; each ends here as one line
         reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
         yield Problem(f"not readable as {kind_of(path)} ({type(error).__name__}: {reason})")
@@ -135,6 +137,8 @@ def _first_not_utf8(stream: BinaryIO) -> bytes | None:
     except UnicodeDecodeError as error:
         block = block or before
         return block[max(error.start - 1000, 0) : error.start + _SAMPLE // 2]
+    except DAMAGED_GZIP:
+        return None  # what lies before the damage can be read
     finally:
         stream.seek(0)
     return None
@@ -228,14 +232,22 @@ def _read_json(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     """An array of objects, streamed; one object; or objects on lines, which .json files often hold."""
     import ijson
 
-    if encoding_of(stream) == "utf-8-sig":
-        stream.seek(len(codecs.BOM_UTF8))
-    start = stream.tell()
-    array = stream.read(_SAMPLE).lstrip().startswith(b"[")
-    stream.seek(start)
-    items = ijson.items(stream, "item" if array else "", multiple_values=not array)
+    text = _Text(stream)
+    array = text.stream.read(_SAMPLE).lstrip().startswith("[")
+    text.stream.seek(0)
+    items = ijson.items(_Utf8(text.stream), "item" if array else "", multiple_values=not array)
     for number, row in enumerate(items, 1):
         yield _row(row, column, f"object {number}")
+
+
+class _Utf8:
+    """A text stream as the bytes that ijson reads."""
+
+    def __init__(self, text: io.TextIOBase):
+        self._text = text
+
+    def read(self, size: int = -1) -> bytes:
+        return self._text.read(size).encode("utf-8", "replace")
 
 
 def _read_csv(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import zipfile
 
 import pyarrow
@@ -109,8 +110,9 @@ def test_a_cut_is_made_at_the_best_place(text, end, first):
 
 def test_json_may_be_an_array_an_object_or_lines(tmp_path):
     rows = [{"text": "One."}, {"text": "Two.", "n": 1.5}]
-    for content in (json.dumps(rows), "\n".join(map(json.dumps, rows)), "\ufeff" + json.dumps(rows, indent=2)):
-        assert texts(read(tmp_path / "a.json", content.encode())) == ["One.", "Two."]
+    for content in (json.dumps(rows), "\n".join(map(json.dumps, rows)), json.dumps(rows, indent=2)):
+        for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+            assert texts(read(tmp_path / "a.json", content.encode(encoding))) == ["One.", "Two."]
     assert texts(read(tmp_path / "a.json", b'{"text": "Only."}')) == ["Only."]
 
 
@@ -122,6 +124,14 @@ def test_a_bad_row_does_not_take_its_neighbours_along(tmp_path):
     assert texts(found) == ["One;\nstill one.", "Two."] and found[1].where == "row 2"
     pyarrow.parquet.write_table(pyarrow.table({"text": ["One.", None]}), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet")[1].where == "row 2"
+
+
+def test_what_lies_before_the_damage_of_a_gz_is_read(tmp_path):
+    lines = "".join(
+        json.dumps({"text": f"Line {n} {random.Random(n).random()}."}) + "\n" for n in range(50_000)
+    ).encode()
+    *found, last = read(tmp_path / "a.jsonl.gz", gzip.compress(lines)[:-400_000])
+    assert len(texts(found)) > 10_000 and last.reason.startswith("its gzip stream is damaged")
 
 
 def test_another_column_can_hold_the_text(tmp_path):

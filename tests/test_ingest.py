@@ -16,7 +16,7 @@ from conftest import sentence, write_pdf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cptlib import corpus, forecast, formats, ingest
+from cptlib import checks, corpus, forecast, formats, ingest, lora, training
 from cptlib.formats import READERS, CorpusError
 
 WORDS = [f"word{n}" for n in range(3000)]
@@ -193,6 +193,18 @@ def test_read_takes_a_folder_and_any_format(one_of_each, capsys):
     assert f"{2 * len(READERS)} files" in capsys.readouterr().out
     assert corpus.read(str(one_of_each / "a.csv"))["text"][:] == [sentence("a.csv")]
     assert len(corpus.read(str(one_of_each), documents=3)) == 3
+
+
+def test_what_read_gives_can_be_trained_on(tiny, smoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    for n, text in enumerate(corpus.read("stories", 12)["text"]):
+        (tmp_path / "texts" / f"{n}.md").write_text(text)
+    model, tokenizer = tiny
+    parts = corpus.add_eos(corpus.split(corpus.read("texts"), 4, 0), tokenizer)
+    trainer = training.make_trainer(lora.add_adapters(model, smoke), tokenizer, parts["train"], smoke)
+    checks.preflight(trainer)
+    assert trainer.train().global_step == 2
 
 
 def test_missing_libraries_are_said_with_the_way_out(tmp_path, monkeypatch):
