@@ -9,11 +9,13 @@ _TAGS = (
 _TAGS += (
     "meta|nav|ol|option|p|pre|s|section|select|small|span|strike|strong|sub|sup|table|tbody|td|th|thead|title|tr|u|ul"
 )
-_HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
+_HIDDEN = tuple(  # openings and endings of what no reader of the page sees
+    (re.compile(opening, re.IGNORECASE), re.compile(ending, re.IGNORECASE))
+    for opening, ending in ((r"<!--", "-->"), (r"<script\b", r"</script\s*>"), (r"<style\b", r"</style\s*>"))
+)
 _BREAK = re.compile(r"</?(?:br|p|div|li|tr|h[1-6]|ul|ol|table|blockquote|hr)(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _SUSPECT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f&]")
-_SPACES = re.compile(r"[ \t\u00a0]+(?=\n)")
 _BLANKS = re.compile(r"\n{3,}")
 
 
@@ -26,10 +28,23 @@ def clean(text: str, markup: bool = False) -> str:
     import ftfy
 
     if not markup and "<" in text:
-        text = _TAG.sub("", _BREAK.sub("\n", _HIDDEN.sub("", text)))
+        for opening, ending in _HIDDEN:
+            text = _without(text, opening, ending)
+        text = _TAG.sub("", _BREAK.sub("\n", text))
     if not text.isascii() or _SUSPECT.search(text):  # else there is nothing to mend
         text = ftfy.fix_text(text, _mending(markup)).replace("\u00ad", "")  # soft hyphens are invisible advice
-    return _BLANKS.sub("\n\n", _SPACES.sub("", text)).strip()
+    lines = [line.rstrip() for line in text.split("\n")]
+    return _BLANKS.sub("\n\n", "\n".join(lines)).strip()
+
+
+def _without(text: str, opening: re.Pattern, ending: re.Pattern) -> str:
+    """The text less what lies between an opening and the next ending. One pattern for both would take hours where many
+    openings have no ending."""
+    kept, at = [], 0
+    while (start := opening.search(text, at)) and (end := ending.search(text, start.end())):
+        kept.append(text[at : start.start()])
+        at = end.end()
+    return "".join(kept) + text[at:]
 
 
 @functools.cache

@@ -212,7 +212,7 @@ class _Reading:
             yield from filter(self._wanted, sorted(here / name for name in names))
 
     def _name(self, file: Path) -> str:
-        return file.name if file == self.path else str(file.relative_to(self.path))
+        return _printable(file.name if file == self.path else str(file.relative_to(self.path)))
 
     def _entered(self, folder: Path) -> bool:
         hidden = folder.name.startswith(".")
@@ -238,6 +238,7 @@ class _Reading:
         self._leave_out(str(error.filename), f"folder not readable ({error.strerror})", bad=True)
 
     def _leave_out(self, file: str, reason: str, bad: bool, where: str = "", count: int = 1) -> None:
+        reason = _printable(reason)
         if bad and self.strict:
             raise CorpusError(f"{file}{', ' + where if where else ''}: {reason}.")
         if (file, reason) in self._left:
@@ -257,6 +258,11 @@ def _batches(rows: Iterator[dict]) -> Iterator[list[dict]]:
             batch, characters = [], 0
     if batch:
         yield batch
+
+
+def _printable(text: str) -> str:
+    """A file's name, or what a file says of itself, may hold what is no character: escaped, it can be written."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class _Texts:

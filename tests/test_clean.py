@@ -20,6 +20,8 @@ from cptlib.clean import clean, language
         ("<script>var x;</script>Text<!-- note --><style>p {}</style>.", "Text."),
         ("if a < b and c > d: List<String> x<y>", "if a < b and c > d: List<String> x<y>"),
         ("  \ufeff  ", ""),
+        ("half a \ud800 pair", "half a \ufffd pair"),
+        ("<SCRIPT>a</script >b<script>c<!--", "b<script>c<!--"),
     ],
 )
 def test_dirt_goes(dirty, cleaned):
@@ -40,6 +42,13 @@ def test_dirt_goes(dirty, cleaned):
 )
 def test_no_script_loses_a_letter(text):
     assert clean(text) == text
+
+
+def test_no_text_takes_forever():
+    """A pattern that looks twice at each character of these would run for hours."""
+    assert clean(" " * 500_000 + "x" + "\t" * 500_000 + "y" + "\u00a0" * 500_000 + "z\n\n")[-1] == "z"
+    for opening in ("<!--", "<script>", "<p ", "<", "&", "\n \n", "\x1b["):
+        clean("x" + opening * 200_000 + "x")
 
 
 def test_markup_can_stay():

@@ -5,8 +5,11 @@ from hashlib import blake2b
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cptlib import duplicates
+from cptlib.clean import clean
 
 WORDS = [f"word{n}" for n in range(2000)]
 
@@ -72,3 +75,10 @@ def test_fingerprints_are_the_same_in_every_process():
     assert bands.dtype == np.uint32 and bands.shape == (1, 16)
     again = duplicates.fingerprint(["x y z", "a b c d e f g"])[1]
     assert again[1].tolist() == bands[0].tolist()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text().map(clean).filter(bool), min_size=1, max_size=8))
+def test_any_texts_have_fingerprints_and_equal_ones_are_found(texts):
+    exact, near, group = find([*texts, *texts])
+    assert all(exact[len(texts) :]) and not any(near[len(texts) :]) and group[: len(texts)] == group[len(texts) :]

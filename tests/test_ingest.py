@@ -75,6 +75,16 @@ def test_whatever_is_left_out_has_a_line(tmp_path):
     assert report.count("no string field") == 1 and report.count("not a JSON object") == 1
 
 
+def test_what_is_no_character_stops_nothing(tmp_path):
+    """Half a surrogate pair in a text, in a field's name, and a file name that is not UTF-8."""
+    (tmp_path / "a.jsonl").write_text('{"text": "half a \\ud800 pair"}\n{"\\ud800": 1}\n')
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.txt", "w") as file:
+        file.write("An old file name.")
+    documents, report = ingest.from_folder(tmp_path)
+    assert documents["text"][:] == ["half a \ufffd pair", "An old file name."]
+    assert documents["source"][1] == "caf\\udce9.txt" and "\\ud800" in str(report).encode().decode()
+
+
 def test_rows_bad_for_one_reason_are_one_line_with_a_count(tmp_path):
     (tmp_path / "a.jsonl").write_text(f'{{"text": "{write(1)}"}}\n' + '{"words": "x"}\n' * 1000)
     _, report = ingest.from_folder(tmp_path)
