@@ -184,7 +184,7 @@ before = streaming.stream(model, tokenizer, recipe.prompt, **sampling)
 # see what the training costs elsewhere.
 
 # %%
-texts = evaluate.domains(parts["held_out"]["text"][:])
+texts = evaluate.domains(parts["held_out"]["text"][:], characters=4000)
 texts["held-out pages"] = texts.pop("held-out documents")
 texts["bedtime stories"] = corpus.read("stories", 10)["text"][:]
 texts = {name: texts[name] for name in ("held-out pages", "Python code", "licences", "bedtime stories")}
@@ -333,15 +333,25 @@ sets = {
 house_before = {name: probes.ask(model, tokenizer, some) for name, some in sets.items()}
 
 # %% [markdown]
-# The second run goes on from the model that has read the manual. Short texts need short rows; eight passes show each
-# word eighty times.
+# The second run goes on from the model that has read the manual. What goes in is as many short pieces of the manual as
+# there are texts about words, in random order, at half the learning rate, four times over. The pieces are there as a
+# *rehearsal*, and they matter more than one would think. RESULT_REHEARSAL
 
 # %%
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
-house = replace(recipe, epochs=8, max_length=64, micro_batch=8, accumulation=1, packing=False)
-house_texts = corpus.add_eos(Dataset.from_dict({"text": explained}), tokenizer)
-trainer = training.make_trainer(model, tokenizer, house_texts, house)
+house = replace(recipe, epochs=4, max_length=64, micro_batch=8, accumulation=1, packing=False)
+house = replace(
+    house, learning_rate=recipe.learning_rate / 2, embedding_learning_rate=recipe.embedding_learning_rate / 2
+)
+rehearsal = corpus.cut(parts["train"], tokenizer, house.max_length).shuffle(seed=house.seed)
+rehearsal = rehearsal.select(range(min(len(explained), len(rehearsal))))
+words = Dataset.from_dict({"text": explained, "ends": [True] * len(explained)})
+mixed = corpus.add_eos(concatenate_datasets([words, rehearsal]), tokenizer)
+print(f"{len(words)} texts about words, {len(rehearsal)} pieces of the manual")
+
+# %%
+trainer = training.make_trainer(model, tokenizer, mixed, house)
 checks.preflight(trainer)
 FastLanguageModel.for_training(model)
 result = trainer.train()
