@@ -100,7 +100,7 @@ def from_folder(
     path = Path(path)
     if not path.exists():
         raise CorpusError(f"{path}: there is no such file or folder.")
-    _require("ftfy", "rensa")
+    _require("datasets", "ftfy", "rensa")
     reading = _Reading(path, column, languages, shortest, longest, markup, strict)
     return reading.corpus(), reading.report
 

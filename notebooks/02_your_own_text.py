@@ -55,7 +55,7 @@ models.quiet()
 
 # %%
 recipe = Recipe.for_this_machine()
-recipe = replace(recipe, corpus="my_folder", held_out=min(recipe.held_out, 8))
+recipe = replace(recipe, corpus="outputs/my_folder", held_out=min(recipe.held_out, 8))
 recipe = replace(
     recipe, prompt='The "retry" statement\n*********************\n\n', new_tokens=min(recipe.new_tokens, 160)
 )
@@ -335,7 +335,9 @@ house_before = {name: probes.ask(model, tokenizer, some) for name, some in sets.
 # %% [markdown]
 # The second run goes on from the model that has read the manual. What goes in is as many short pieces of the manual as
 # there are texts about words, in random order, at half the learning rate, four times over. The pieces are there as a
-# *rehearsal*, and they matter more than one would think. RESULT_REHEARSAL
+# *rehearsal*, and they matter more than one would think. On the eighty texts alone, in
+# eight passes at the full rate, the model learned all eight words and forgot how to write anything else: the perplexity
+# of the held-out pages went from 10.7 to 182 (one run, on two processor cores).
 
 # %%
 from datasets import Dataset, concatenate_datasets

@@ -219,7 +219,7 @@ def test_what_read_gives_can_be_trained_on(tiny, smoke, tmp_path, monkeypatch):
 
 def test_missing_libraries_are_said_with_the_way_out(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(CorpusError, match=r"needs ftfy, rensa. Run: pip install 'cptlib\[documents\]'"):
+    with pytest.raises(CorpusError, match=r"needs datasets, ftfy, rensa. Run: pip install 'cptlib\[documents\]'"):
         ingest.from_folder(tmp_path)
     monkeypatch.undo()
     (tmp_path / "a.html").write_text("x")
