@@ -13,10 +13,10 @@ that was left out and why, how long the documents are, and the steps and time th
 Formats: .txt .md .html .pdf .docx .epub .json .jsonl .csv .parquet, each also with .gz behind, in nested folders. A .txt
 file is one document, or several between lines that hold only <|endoftext|>. Nothing in PATH is changed.
 
-  python -m cptlib corpus my_texts                                 a report
+  python -m cptlib corpus my_texts                                   a report
   python -m cptlib corpus my_texts --language en de --shortest 200   only English and German, from 200 characters
-  python -m cptlib corpus my_texts --out corpus.jsonl              also write what training would read
-  python -m cptlib corpus my_texts --json | jq .left_out           for scripts
+  python -m cptlib corpus my_texts --out corpus.jsonl                also write what training would read
+  python -m cptlib corpus my_texts --json | jq .left_out             for scripts
 
 Exit codes: 0 all well, 1 there is nothing to train on (or, with --strict, something cannot be read), 2 wrong usage.
 """
