@@ -46,9 +46,9 @@ notebooks: sync
 ifeq ($(HAS_GPU),0)
 	@echo "No NVIDIA GPU found: installing the CPU build of torch"
 	@$(PIP) --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu $$($(EXTRA) cpu)
-	@$(PIP) --editable ".[stack,dev,site]"
+	@$(PIP) --editable ".[stack,documents,site,dev]"
 else
-	@$(PIP) --editable ".[train,dev,site]"
+	@$(PIP) --editable ".[train,documents,site,dev]"
 endif
 	@$(PIP) --no-deps $$($(EXTRA) no-deps)
 	@touch $@

@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from cptlib import corpus_command
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m cptlib", description=__doc__)
@@ -12,7 +14,10 @@ def main() -> int:
     run = commands.add_parser("run", help="execute a notebook, show its output, write it and an HTML page")
     run.add_argument("notebook", type=Path, help="the .ipynb to execute; CPTLIB_RECIPE chooses its recipe")
     run.add_argument("--to", type=Path, default=Path("build"), help="folder for the results (default: build)")
+    corpus_command.add(commands)
     arguments = parser.parse_args()
+    if arguments.command == "corpus":
+        return corpus_command.run(arguments)
     if not arguments.notebook.is_file():
         parser.error(f"there is no notebook {arguments.notebook}")
 

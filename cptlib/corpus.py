@@ -1,65 +1,48 @@
 """Raw text in, documents out: read a corpus, split it, mark where documents end, count tokens."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from cptlib import formats
+from cptlib.formats import SEPARATOR, CorpusError
+from cptlib.ingest import from_folder
+
+__all__ = ["CorpusError", "Statistics", "add_eos", "cut", "from_folder", "read", "split", "statistics"]
+
 BUNDLED_STORIES = Path(__file__).parent / "data" / "stories.jsonl"
-SEPARATOR = "<|endoftext|>"  # a line of its own between the documents of a .txt file, as in TinyStories' files
-
-
-class CorpusError(ValueError):
-    """A corpus that cannot be used: which file, which line, and how to mend it."""
 
 
 def read(source: str, documents: int | None = None):
     """The first `documents` documents (None: all) as a `datasets.Dataset` with one column, `text`.
 
-    source: `"stories"` for the bundled ones, a .jsonl file (one object with a `text` field a line), a .txt file
-    (documents between lines that hold only `<|endoftext|>`), or a dataset's hub id (its `train` split). White space
-    around a document goes; empty documents are dropped. Raises CorpusError with file, line and remedy.
+    source: `"stories"` for the bundled ones; a .jsonl file (one object with a `text` field a line) or a .txt file
+    (documents between lines that hold only `<|endoftext|>`), read as they stand; a folder or a file of any other format,
+    which go through `from_folder`: cleaned, duplicates dropped, the report printed; or a dataset's hub id (its `train`
+    split). White space around a document goes; empty documents are dropped. Raises CorpusError with file, line and remedy.
     """
     from datasets import Dataset
 
     path = BUNDLED_STORIES if source == "stories" else Path(source)
     if path.suffix in (".jsonl", ".txt"):
-        texts = _read_file(path)[:documents]
-    elif path.exists():
-        raise CorpusError(f"{path}: only .jsonl and .txt files are read. Convert it to one of them.")
-    else:
-        texts = _read_hub(source, documents)
-    return Dataset.from_dict({"text": texts})
+        return Dataset.from_dict({"text": _read_file(path)[:documents]})
+    if path.exists():
+        dataset, report = from_folder(path, strict=path.is_file())
+        print(report)
+        return dataset.select(range(min(documents or len(dataset), len(dataset))))
+    return Dataset.from_dict({"text": _read_hub(source, documents)})
 
 
 def _read_file(path: Path) -> list[str]:
     if not path.is_file():
         raise CorpusError(f"{path}: there is no such file.")
-    try:
-        content = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        remedy = f"save it as UTF-8 (for example: iconv -f WINDOWS-1252 -t UTF-8 {path.name})"
-        raise CorpusError(f"{path}, line {line}: this is not UTF-8 text; {remedy}.") from None
-    if path.suffix == ".jsonl":
-        texts = [_text_of(line, path, n) for n, line in enumerate(content.split("\n"), 1) if line.strip()]
-    else:
-        texts = content.replace("\r\n", "\n").split(f"\n{SEPARATOR}\n")
-        texts[-1] = texts[-1].removesuffix("\n").removesuffix(SEPARATOR)
-    texts = [text.strip() for text in texts if text.strip()]
-    if not texts:
+    texts = []
+    for found in formats.read(path):
+        if isinstance(found, formats.Problem):
+            raise CorpusError(f"{path}{', ' * bool(found.where)}{found.where}: {found.reason}.")
+        texts.append(found.text.strip())
+    if not any(texts):
         raise CorpusError(f"{path}: it holds no text. Put at least two documents in it.")
-    return texts
-
-
-def _text_of(line: str, path: Path, number: int) -> str:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise CorpusError(f"{path}, line {number}: not a JSON object ({error.msg}); each line must be one.") from None
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        has = f"its fields are {', '.join(row)}" if isinstance(row, dict) else f"it is a {type(row).__name__}"
-        raise CorpusError(f'{path}, line {number}: no string field "text" ({has}); write {{"text": "..."}}.')
-    return row["text"]
+    return list(filter(None, texts))
 
 
 def _read_hub(name: str, documents: int | None) -> list[str]:
@@ -81,7 +64,9 @@ def _read_hub(name: str, documents: int | None) -> list[str]:
 def split(dataset, held_out: int, seed: int):
     """Shuffle and set `held_out` documents apart: a `DatasetDict` with `train` and `held_out`.
 
-    Whole documents, so that no half of a story seen in training is tested on. The same seed gives the same split.
+    Whole documents, so that no half of a story seen in training is tested on; and where the dataset has a column
+    `group`, whole groups, so that nothing tested on resembles what was trained on. A group too large for what is still
+    to be held out stays in training. The same seed gives the same split.
     """
     from datasets import DatasetDict
 
@@ -90,14 +75,84 @@ def split(dataset, held_out: int, seed: int):
             f"The corpus has {len(dataset)} documents; {held_out} held out would leave none to train on. Lower "
             f"held_out, add documents, or put a line {SEPARATOR} between the documents of a .txt file."
         )
+    if "group" in dataset.column_names:
+        return _split_by_group(dataset, held_out, seed)
     parts = dataset.train_test_split(test_size=held_out, seed=seed)
     return DatasetDict(train=parts["train"], held_out=parts["test"])
+
+
+def _split_by_group(dataset, held_out: int, seed: int):
+    import numpy as np
+    from datasets import DatasetDict
+
+    random = np.random.default_rng(seed)
+    _, group, sizes = np.unique(dataset.with_format("numpy")["group"][:], return_inverse=True, return_counts=True)
+    chosen, room = np.zeros(len(sizes), dtype=bool), held_out
+    for number in random.permutation(len(sizes)).tolist():
+        if sizes[number] <= room:
+            chosen[number], room = True, room - sizes[number]
+    if room:
+        raise CorpusError(
+            f"{held_out} documents cannot be held out: the {len(dataset)} fall into {len(sizes)} groups that resemble "
+            "each other, and no choice of whole groups gives that number. Lower or raise held_out."
+        )
+    aside = chosen[group]
+    shuffled = [random.permutation(np.flatnonzero(side)) for side in (~aside, aside)]
+    return DatasetDict(zip(("train", "held_out"), map(dataset.select, shuffled), strict=True))
+
+
+def cut(dataset, tokenizer, max_length: int):
+    """Documents longer than max_length tokens cut into pieces that fit, EOS and BOS counted: a Dataset or DatasetDict.
+
+    A piece ends at the last paragraph in its second half, else at the last sentence there, else after a word. The
+    columns are `text`, and `ends`: True for a document's last piece, the one that `add_eos` marks. The pieces put
+    together are the document, to the letter.
+    """
+    room = max_length - 1 - len(tokenizer("")["input_ids"])
+
+    def pieces(rows):
+        ends = rows.get("ends") or [True] * len(rows["text"])
+        out = {"text": [], "ends": []}
+        for text, end in zip(rows["text"], ends, strict=True):
+            parts = list(_pieces(text, tokenizer, room))
+            out["text"] += parts
+            out["ends"] += [False] * (len(parts) - 1) + [end]
+        return out
+
+    names = dataset["train"].column_names if isinstance(dataset, dict) else dataset.column_names
+    return dataset.map(pieces, batched=True, batch_size=100, remove_columns=names)
+
+
+def _pieces(text: str, tokenizer, room: int):
+    start, window = 0, 8 * room
+    while start < len(text):
+        head = text[start : start + window]
+        places = tokenizer(head, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        if len(places) > room:
+            piece = _longest_piece(head, places[:room], tokenizer)
+        elif start + window < len(text):  # tokens of more than 8 characters on average
+            window *= 2
+            continue
+        else:
+            piece = head
+        yield piece
+        start, window = start + len(piece), 8 * room
+
+
+def _longest_piece(text: str, places: list[tuple[int, int]], tokenizer) -> str:
+    """The longest that ends well and takes no more tokens than `places`; alone it may take more than within its text."""
+    for _, end in reversed(places):
+        piece = text[: formats.cut_before(text, max(end, 1))]
+        if len(tokenizer(piece, add_special_tokens=False)["input_ids"]) <= len(places):
+            return piece
+    return text[:1]
 
 
 def add_eos(dataset, tokenizer):
     """Each document with the end-of-sequence token after it, exactly once: how a model learns to stop.
 
-    Raises CorpusError where a document has the token within its text, since it would teach stopping there.
+    A row whose `ends` is False is a piece of a document that goes on, and gets none. Raises CorpusError where a document
+    has the token within its text, since it would teach stopping there.
     """
     eos = tokenizer.eos_token
 
@@ -105,7 +160,7 @@ def add_eos(dataset, tokenizer):
         text = row["text"].removesuffix(eos)
         if eos in text:
             raise CorpusError(f"Document {index} has {eos} at character {text.index(eos)}: take it out of the text.")
-        return {"text": text + eos}
+        return {"text": text + eos if row.get("ends", True) else text}
 
     return dataset.map(mark, with_indices=True)
 

@@ -100,8 +100,7 @@ def autocast(model):
 
 def quiet() -> None:
     """Keep progress bars and known-harmless warnings of the training libraries out of a notebook's output."""
-    for name in ("torchao", "torch.utils._pytree", "bitsandbytes.backends.cpu.ops"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet_loggers()
     import unsloth  # noqa: F401  before transformers, which it patches
 
     # isort: split
@@ -112,6 +111,12 @@ def quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def quiet_loggers() -> None:
+    """Keep warnings about parts that this machine does not need off the screen; loads nothing."""
+    for name in ("torchao", "torch.utils._pytree", "bitsandbytes.backends.cpu.ops"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 # The weights that need no hub

@@ -40,15 +40,23 @@ def training_arguments(recipe: Recipe) -> dict:
 
 
 def make_trainer(model, tokenizer, documents, recipe: Recipe):
-    """An `UnslothTrainer` for `documents`, a Dataset whose `text` ends with EOS; it prints its progress."""
+    """An `UnslothTrainer` for `documents`, a Dataset whose `text` ends with EOS; it prints its progress.
+
+    Pieces of long documents (`corpus.cut`, a column `ends`) are tokenized here: to a text, TRL would add an EOS of its own.
+    """
     from unsloth import UnslothTrainer, UnslothTrainingArguments
 
+    cut = "ends" in documents.column_names and not all(documents["ends"][:])
+    if cut:
+        documents = documents.map(lambda rows: {"input_ids": tokenizer(rows["text"])["input_ids"]}, batched=True)
+        documents = documents.select_columns(["input_ids"])
     trainer = UnslothTrainer(
         model=model,
         processing_class=tokenizer,
         train_dataset=documents,
         args=UnslothTrainingArguments(**training_arguments(recipe)),
     )
+    trainer.documents_are_cut = cut  # for checks.eos_is_learned
     return show_progress(trainer)
 
 

@@ -5,7 +5,12 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("CPTLIB_RECIPE", None)
 
+import gzip
+import zipfile
+
 import matplotlib
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from cptlib import corpus
@@ -42,3 +47,73 @@ def tokenizer(tiny):
 def documents(smoke, tokenizer):
     """train and held_out, with EOS."""
     return corpus.add_eos(corpus.split(corpus.read("stories", 12), 4, smoke.seed), tokenizer)
+
+
+# A file of each format that is read, each saying its sentence
+
+
+def write_docx(path, text):
+    """The least that Word would open."""
+    word = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    package = "http://schemas.openxmlformats.org/package/2006"
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"
+    main = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
+    body = "".join(f"<w:p><w:r><w:t>{line}</w:t></w:r></w:p>" for line in text.split("\n"))
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(
+            "[Content_Types].xml",
+            f'<Types xmlns="{package}/content-types"><Default Extension="xml" ContentType="{main}"/></Types>',
+        )
+        file.writestr(
+            "_rels/.rels",
+            f'<Relationships xmlns="{package}/relationships">'
+            f'<Relationship Id="a" Type="{kind}" Target="document.xml"/></Relationships>',
+        )
+        file.writestr("document.xml", f'<w:document xmlns:w="{word}"><w:body>{body}</w:body></w:document>')
+
+
+def write_epub(path, text, locked=False):
+    with zipfile.ZipFile(path, "w") as book:
+        rootfile = '<rootfile full-path="book.opf" media-type="application/oebps-package+xml"/>'
+        book.writestr("META-INF/container.xml", f"<container><rootfiles>{rootfile}</rootfiles></container>")
+        spine = '<manifest><item id="a" href="a.xhtml"/></manifest><spine><itemref idref="a"/></spine>'
+        book.writestr("book.opf", f"<package><metadata><title>T</title></metadata>{spine}</package>")
+        book.writestr("a.xhtml", f"<html><body><p>{text}</p></body></html>")
+        if locked:
+            book.writestr("META-INF/encryption.xml", '<CipherReference URI="a.xhtml"/>')
+
+
+def write_pdf(path, text, password=None):
+    from fpdf import FPDF
+
+    pdf = FPDF()
+    pdf.add_page()
+    pdf.set_font("Helvetica", size=12)
+    pdf.multi_cell(0, text=text)
+    if password:
+        pdf.set_encryption(owner_password="owner", user_password=password)
+    pdf.output(str(path))
+
+
+def sentence(name):
+    return f"In the {name} file there is a long sentence about the {name} of the sea."
+
+
+@pytest.fixture(scope="session")
+def one_of_each(tmp_path_factory):
+    """A folder with a file of each format, and each of them again with .gz behind, saying `sentence(name)`."""
+    folder = tmp_path_factory.mktemp("library")
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "a.txt").write_text(sentence("a.txt"))
+    (folder / "deep" / "a.md").write_text(f"# A title\n\n{sentence('a.md')}")
+    (folder / "deep" / "er" / "a.html").write_text(f"<p>{sentence('a.html')}</p><script>x = 1</script>")
+    (folder / "a.json").write_text(f'[{{"text": "{sentence("a.json")}"}}]')
+    (folder / "a.jsonl").write_text(f'{{"text": "{sentence("a.jsonl")}"}}\n')
+    (folder / "a.csv").write_text(f'id,text\n1,"{sentence("a.csv")}"\n')
+    pyarrow.parquet.write_table(pyarrow.table({"text": [sentence("a.parquet")]}), folder / "a.parquet")
+    write_docx(folder / "a.docx", sentence("a.docx"))
+    write_epub(folder / "a.epub", sentence("a.epub"))
+    write_pdf(folder / "a.pdf", sentence("a.pdf"))
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        (file.parent / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    return folder

@@ -4,7 +4,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from cptlib import checks, lora, training
+from cptlib import checks, corpus, lora, training
 from cptlib.checks import PreflightError
 
 
@@ -16,11 +16,9 @@ def make(tiny, documents, smoke, tmp_path, monkeypatch):
     adapted = lora.add_adapters(model, smoke)
 
     def make_trainer(texts=None):
-        dataset = (
-            documents["train"]
-            if texts is None
-            else Dataset.from_dict({"input_ids": [tokenizer(t)["input_ids"] for t in texts]})
-        )
+        dataset = documents["train"] if texts is None else texts
+        if isinstance(texts, list):
+            dataset = Dataset.from_dict({"input_ids": [tokenizer(t)["input_ids"] for t in texts]})
         return training.make_trainer(adapted, tokenizer, dataset, smoke)
 
     return make_trainer
@@ -39,6 +37,18 @@ def test_a_document_without_eos_is_found(make):
     assert "document 1 ends with token" in checks.eos_is_learned(trainer).problem
     with pytest.raises(PreflightError, match=r"never|not learn to stop.*Put EOS"):
         checks.preflight(trainer)
+
+
+def test_pieces_of_a_cut_document_need_no_eos_but_the_last(make, documents, tokenizer):
+    whole = documents["train"].select(range(2)).add_column("ends", [True, True])
+    pieces = corpus.add_eos(corpus.cut(whole, tokenizer, 64), tokenizer)
+    trainer = make(pieces)
+    eos = tokenizer.eos_token_id
+    assert sum(ids.count(eos) for ids in trainer.train_dataset["input_ids"]) == 2 < len(pieces)  # TRL has added none
+    assert checks.eos_is_learned(trainer).problem is None
+    trainer.documents_are_cut = False
+    assert "ends with token" in checks.eos_is_learned(trainer).problem
+    assert not make(corpus.add_eos(corpus.cut(whole, tokenizer, 512), tokenizer)).documents_are_cut
 
 
 def test_eos_as_padding_is_found(make):

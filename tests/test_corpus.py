@@ -49,7 +49,8 @@ def test_jsonl_and_txt_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b"", "a.jsonl: it holds no text"),
+        ("a.jsonl", b"", "a.jsonl: empty file"),
+        ("a.jsonl", b"\n", "a.jsonl: no documents in it"),
         ("a.txt", b" \n\n", "a.txt: it holds no text"),
         (
             "a.jsonl",
@@ -59,8 +60,10 @@ def test_jsonl_and_txt_are_read(tmp_path):
         ("a.jsonl", b'{"text": "x"}\n["y"]\n', r"a.jsonl, line 2: .*it is a list"),
         ("a.jsonl", b'{"text": 3}\n', r"a.jsonl, line 1: no string field"),
         ("a.jsonl", b'{"text": "x"\n', "a.jsonl, line 1: not a JSON object"),
-        ("a.txt", b"fine\nfine\ncaf\xe9\n", "a.txt, line 3: this is not UTF-8 text; save it as UTF-8"),
-        ("a.csv", b"text\n", "a.csv: only .jsonl and .txt files are read"),
+        ("a.txt", b"\x00\x01\x02", "a.txt: binary, not text"),
+        ("a.csv", b"text\n", "a.csv: no documents in it"),
+        ("a.csv", b"title,words\nx,y\n", 'a.csv: no column "text", only title, words'),
+        ("a.png", b"x", "a.png: not a format that is read. Read are .txt, .md, .jsonl"),
     ],
 )
 def test_bad_files_are_named_with_line_and_remedy(tmp_path, name, content, message):

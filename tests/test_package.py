@@ -40,8 +40,8 @@ def test_environment_yml_installs_what_pyproject_says():
     names = [need for need in environment["dependencies"] if isinstance(need, str)]
     assert f"python{PROJECT['requires-python']}" in names
     [pip] = [need["pip"] for need in environment["dependencies"] if isinstance(need, dict)]
-    assert pip == ["-e .[train,dev]"]  # no version of its own
-    assert {"train", "dev"} <= PROJECT["optional-dependencies"].keys()
+    assert pip == ["-e .[train,documents,dev]"]  # no version of its own
+    assert {"train", "documents", "dev"} <= PROJECT["optional-dependencies"].keys()
 
 
 def test_unsloth_is_pinned_alike_with_and_without_a_gpu():

@@ -1,0 +1,230 @@
+"""Each format is read for what it says, whatever its encoding; and what cannot be read is named, never raised or lost."""
+
+import gzip
+import json
+import random
+import zipfile
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from conftest import sentence, write_docx, write_epub, write_pdf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cptlib import formats
+from cptlib.formats import READERS, SEPARATOR, Piece, Problem
+
+FUZZED = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def read(path, content=None, **options):
+    if content is not None:
+        path.write_bytes(content)
+    return list(formats.read(path, **options))
+
+
+def texts(found):
+    return [piece.text for piece in found if isinstance(piece, Piece)]
+
+
+@pytest.mark.parametrize("gz", ["", ".gz"])
+@pytest.mark.parametrize("suffix", READERS)
+def test_each_format_is_read(one_of_each, suffix, gz):
+    [path] = one_of_each.rglob(f"a{suffix}{gz}")
+    [piece] = read(path)
+    assert sentence(f"a{suffix}") in piece.text and piece.ends
+    assert "<" not in piece.text and "x = 1" not in piece.text
+
+
+def test_the_suffix_tells_the_format_in_any_case(tmp_path):
+    assert formats.kind_of(tmp_path / "A.TXT.GZ") == ".txt"
+    assert formats.kind_of(tmp_path / "a.tar.gz") is None and formats.kind_of(tmp_path / "a") is None
+    assert texts(read(tmp_path / "A.TXT", b"One.")) == ["\nOne."]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("utf-8", "Zoë ate 你好 🎉."),
+        ("utf-8-sig", "Zoë ate 你好."),
+        ("utf-16", "Zoë ate 你好."),
+        ("utf-32", "Zoë ate 你好."),
+        ("cp1252", "Die Straße führt über die Brücke, und der Bäcker hört die Glocken läuten. Größe und Maß."),
+        ("cp1251", "Жили-были старик со старухой у самого синего моря, и было у них корыто."),
+        ("shift_jis", "むかしむかし、あるところにおじいさんとおばあさんがいました。"),
+        ("gb18030", "从前有一座山，山上有一座庙，庙里有一个老和尚给小和尚讲故事。"),
+        ("euc_kr", "옛날 옛적에 호랑이가 담배 피우던 시절에 한 나무꾼이 살았습니다."),
+    ],
+)
+def test_encodings_are_detected(tmp_path, encoding, text):
+    assert texts(read(tmp_path / "a.txt", text.encode(encoding)))[0].strip() == text
+
+
+def test_a_pages_own_encoding_is_believed_unless_it_is_utf_8(tmp_path):
+    page = '<meta charset="{}"><p>Šárka a čaj</p>'
+    assert texts(read(tmp_path / "a.html", page.format("iso-8859-2").encode("iso-8859-2"))) == ["Šárka a čaj"]
+    assert texts(read(tmp_path / "a.html", page.format("iso-8859-2").encode())) == ["Šárka a čaj"]
+
+
+def test_bytes_of_no_encoding_are_told(tmp_path):
+    russian = (
+        "Жили-были старик со старухой у самого синего моря. ".encode("cp1251") * 5000
+    )  # longer than the sample that is judged
+    found = read(tmp_path / "a.txt", russian + b"\x98")
+    assert "\ufffd" in texts(found)[0]
+    assert found[-1].reason == "1 places are not cp1251; they were read as \ufffd"
+
+
+def test_documents_in_a_txt_lie_between_separator_lines(tmp_path):
+    found = read(
+        tmp_path / "a.txt",
+        f"{SEPARATOR}\nOne {SEPARATOR} two.\r\n{SEPARATOR}\r\n{SEPARATOR}\nThree.\n{SEPARATOR}\n".encode(),
+    )
+    assert [text.strip() for text in texts(found)] == [f"One {SEPARATOR} two.", "Three."]
+
+
+def test_a_text_too_long_to_hold_comes_in_pieces_with_one_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "LONGEST_PIECE", 100)
+    text = "\n\n".join(f"Paragraph {n} has two sentences. This is one." for n in range(20))
+    found = read(tmp_path / "a.txt", f"{text}\n{SEPARATOR}\nShort.".encode())
+    pieces = [piece for piece in found[:-1]]
+    assert "".join(texts(pieces)).strip() == text
+    assert [piece.ends for piece in found].count(True) == 2 and found[-1].ends and found[-2].ends
+    assert all(len(piece.text) <= 100 and piece.text.endswith("one.\n\n") for piece in pieces[:-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "first"),
+    [
+        ("One. Two.\n\nThree. Four", 18, "One. Two.\n\n"),
+        ("One two. Three four five", 15, "One two. "),
+        ("One two three four", 11, "One two "),
+        ("一二三。四五六七八九十", 6, "一二三。"),
+        ("Onetwothreefour", 5, "Onetw"),
+    ],
+)
+def test_a_cut_is_made_at_the_best_place(text, end, first):
+    assert text[: formats.cut_before(text, end)] == first
+
+
+def test_json_may_be_an_array_an_object_or_lines(tmp_path):
+    rows = [{"text": "One."}, {"text": "Two.", "n": 1.5}]
+    for content in (json.dumps(rows), "\n".join(map(json.dumps, rows)), json.dumps(rows, indent=2)):
+        for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+            assert texts(read(tmp_path / "a.json", content.encode(encoding))) == ["One.", "Two."]
+    assert texts(read(tmp_path / "a.json", b'{"text": "Only."}')) == ["Only."]
+
+
+def test_a_bad_row_does_not_take_its_neighbours_along(tmp_path):
+    found = read(tmp_path / "a.jsonl", b'{"text": "One."}\n{"text": \n[1]\n{"text": null}\n{"text": "Two."}\n')
+    assert texts(found) == ["One.", "Two."]
+    assert [problem.where for problem in found if isinstance(problem, Problem)] == ["line 2", "line 3", "line 4"]
+    found = read(tmp_path / "a.csv", b'id;text\n1;"One;\nstill one."\n2\n3;Two.\n')
+    assert texts(found) == ["One;\nstill one.", "Two."] and found[1].where == "row 2"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["One.", None]}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet")[1].where == "row 2"
+
+
+def test_what_lies_before_the_damage_of_a_gz_is_read(tmp_path):
+    lines = "".join(
+        json.dumps({"text": f"Line {n} {random.Random(n).random()}."}) + "\n" for n in range(50_000)
+    ).encode()
+    *found, last = read(tmp_path / "a.jsonl.gz", gzip.compress(lines)[:-400_000])
+    assert len(texts(found)) > 10_000 and last.reason.startswith("its gzip stream is damaged")
+
+
+def test_another_column_can_hold_the_text(tmp_path):
+    assert texts(read(tmp_path / "a.csv", b"text,body\nx,One.\n", column="body")) == ["One."]
+    assert texts(read(tmp_path / "a.jsonl", b'{"body": "One."}\n', column="body")) == ["One."]
+    [problem] = read(tmp_path / "a.csv", b"title,body\nx,y\n")
+    assert problem.reason == 'no column "text", only title, body: rename one or name another column'
+
+
+def test_lines_of_a_pdf_become_paragraphs(tmp_path):
+    text = "The sea was calm that morning, and the boats went out as they had always done. " * 4
+    write_pdf(tmp_path / "a.pdf", f"{text.strip()}\nA second paragraph.")
+    [found] = texts(read(tmp_path / "a.pdf"))
+    assert found.split("\n\n")[:2] == [text.strip(), "A second paragraph."]
+
+
+def test_a_books_first_lines_are_its_own(tmp_path):
+    write_epub(tmp_path / "a.epub", "Chapter one.")
+    assert texts(read(tmp_path / "a.epub")) == ["Chapter one."]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.txt", b"", "empty file"),
+        ("a.txt", bytes(range(256)) * 10, "binary, not text"),
+        ("a.jsonl", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "binary, not text"),
+        ("a.json", b'[{"text": "x"', "not readable as .json (IncompleteJSONError"),
+        ("a.json", b"[]", "no documents in it"),
+        ("a.csv", b"id,text\n", "no documents in it"),
+        ("a.docx", b"\xd0\xcf\x11\xe0" + b"x" * 600, "encrypted, or in Word's format from before 2007"),
+        ("a.docx", b"PK\x03\x04 cut", "not readable as .docx (BadZipFile"),
+        ("a.epub", b"x", "not readable as .epub (BadZipFile"),
+        ("a.pdf", b"%PDF-1.7\n", "damaged ("),
+        ("a.parquet", b"PAR1", "not readable as .parquet (ArrowInvalid"),
+        ("a.txt.gz", gzip.compress(b"text" * 100)[:-20], "its gzip stream is damaged"),
+        ("a.txt.gz", b"no gzip", "its gzip stream is damaged"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, name, content, reason):
+    *_, problem = read(tmp_path / name, content)
+    assert isinstance(problem, Problem) and problem.reason.startswith(reason)
+
+
+def test_locked_and_scanned_documents_are_named(tmp_path):
+    write_pdf(tmp_path / "a.pdf", "Secret.", password="secret")
+    assert read(tmp_path / "a.pdf") == [Problem("encrypted")]
+    write_pdf(tmp_path / "b.pdf", "")
+    assert read(tmp_path / "b.pdf")[0].reason.startswith("no text in it: scanned pages need OCR")
+    write_epub(tmp_path / "a.epub", "Secret.", locked=True)
+    assert read(tmp_path / "a.epub") == [Problem("encrypted (copy protection)")]
+
+
+def test_a_missing_library_is_no_damaged_file(tmp_path, monkeypatch):
+    write_docx(tmp_path / "a.docx", "One.")
+    monkeypatch.setitem(__import__("sys").modules, "markitdown", None)
+    with pytest.raises(ImportError, match="markitdown"):
+        read(tmp_path / "a.docx")
+
+
+@pytest.mark.parametrize("gz", ["", ".gz"])
+@pytest.mark.parametrize("suffix", READERS)
+@FUZZED
+@given(data=st.data())
+def test_no_damage_raises_and_none_goes_unsaid(one_of_each, tmp_path, suffix, gz, data):
+    """Cut short, bytes changed, bytes put in: the text comes out, or a Problem does."""
+    [path] = one_of_each.rglob(f"a{suffix}{gz}")
+    whole = path.read_bytes()
+    content = bytearray(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
+    for at, byte in data.draw(st.lists(st.tuples(st.integers(0, len(whole)), st.integers(0, 255)), max_size=8)):
+        content[at : at + data.draw(st.integers(0, 1))] = bytes([byte])
+    found = read(tmp_path / path.name, bytes(content))
+    assert found and all(isinstance(each, Piece | Problem) for each in found)
+
+
+@FUZZED
+@given(content=st.binary(max_size=300), suffix=st.sampled_from([*READERS, ".txt.gz", ".docx.gz"]))
+def test_any_bytes_give_text_or_a_problem(tmp_path, content, suffix):
+    found = read(tmp_path / f"a{suffix}", content)
+    assert found
+
+
+@FUZZED
+@given(rows=st.lists(st.one_of(st.text(), st.none(), st.integers()), min_size=1), column=st.sampled_from(["text", "t"]))
+def test_no_row_is_lost(tmp_path, rows, column):
+    content = "\n".join(json.dumps({column: row}) for row in rows).encode()
+    for name in ("a.jsonl", "a.json"):
+        found = read(tmp_path / name, content, column=column)
+        assert texts(found) == [row for row in rows if isinstance(row, str)] and len(found) == len(rows)
+
+
+def test_a_zip_that_is_no_document_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.docx", "w") as file:
+        file.writestr("readme", "x")
+    [problem] = read(tmp_path / "a.docx")
+    assert problem.reason.startswith("not readable as .docx")
