@@ -92,8 +92,9 @@ def plot_lengths(lengths: Sequence[int], ax=None):
     import numpy as np
 
     ax = ax or style.subplots(size=(6, 3))
-    label = f"{len(lengths):,} documents, median {np.median(lengths):,.0f} characters"
-    ax.hist(lengths, bins=np.geomspace(max(min(lengths), 1), max(lengths) + 1, 30), color=style.color(0), label=label)
+    title = f"How long the {len(lengths):,} documents are: {np.median(lengths):,.0f} characters in the middle"
+    bins = np.geomspace(max(min(lengths), 1), max(lengths) + 1, 30)
+    ax.hist(lengths, bins=bins, color=style.color(0))
     ax.set_xscale("log")
-    ax.set(title="How long the documents are", xlabel="length (characters)", ylabel="documents")
+    ax.set(title=title, xlabel="length (characters)", ylabel="documents")
     return ax
