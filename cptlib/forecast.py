@@ -92,7 +92,7 @@ def plot_lengths(lengths: Sequence[int], ax=None):
     import numpy as np
 
     ax = ax or style.subplots(size=(6, 3))
-    title = f"How long the {len(lengths):,} documents are: {np.median(lengths):,.0f} characters in the middle"
+    title = f"How long the {len(lengths):,} documents are: {np.median(lengths):,.0f} characters at the median"
     bins = np.geomspace(max(min(lengths), 1), max(lengths) + 1, 30)
     ax.hist(lengths, bins=bins, color=style.color(0))
     ax.set_xscale("log")
