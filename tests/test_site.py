@@ -105,9 +105,9 @@ def test_every_page_fits_every_width_and_asks_no_other_machine(site, address, pa
 
 
 def test_every_page_is_light_and_paints_soon(site, address, browser):
-    """A context of its own for each load, so that nothing comes from a cache. The best of five: machines hiccup."""
+    """A context of its own for each load, so that nothing comes from a cache. The best of ten: machines are busy."""
     for name in pages(site):
-        for _ in range(5):
+        for _ in range(10):
             context = browser.new_context()
             page = context.new_page()
             page.goto(address + name)
