@@ -1,5 +1,8 @@
 # make run    set up .venv, run the walk-through, write build/01_continued_pretraining.html
 # make test   set up .venv, lint, and pass every test
+# make bench     measure recipes side by side here: RECIPES="t4 a100" SHAPE=mistral-7b; table, figure and JSON in build/
+# make test-gpu  every notebook on a CUDA GPU, as it is and held to a T4's 15 GB in float16; CHANGES=model=FOLDER,corpus=FILE
+#                replaces what would come from the hub, RUN=python3 takes the python at hand instead of .venv
 # make site   set up .venv, and build the site from the committed notebooks: build/site/index.html
 # Without a CUDA GPU a CPU build of torch is installed; set PYTHON to choose an interpreter (3.11 or newer).
 PYTHON ?= python3
@@ -9,7 +12,7 @@ HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 EXTRA = $(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'][sys.argv[1]])"
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test site notebooks sync lint clean
+.PHONY: run test bench test-gpu site notebooks sync lint clean
 .DEFAULT_GOAL := run
 
 run: .venv/ready
@@ -20,6 +23,25 @@ test: lint
 	@$(BIN)/python -m pytest
 	@echo "Running every notebook with the recipe 'smoke'"
 	@CPTLIB_RECIPE=smoke $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+
+RUN ?= $(BIN)/python
+READY = $(if $(filter $(BIN)/python,$(RUN)),.venv/ready)
+RECIPES ?= plain post t4 a100 a100,load_in_4bit=False,micro_batch=4
+NBMAKE = $(RUN) -m pytest --nbmake --nbmake-timeout=3600 notebooks
+comma := ,
+
+bench: $(READY)
+	@$(RUN) -m cptlib bench $(RECIPES) $(if $(SHAPE),--shape $(SHAPE))
+
+test-gpu: $(READY)
+ifeq ($(HAS_GPU),0)
+	@echo "There is no NVIDIA GPU here: nothing to do. make test runs every notebook on the CPU."
+else
+	@echo "Running every notebook as it is"
+	@$(if $(CHANGES),CPTLIB_RECIPE=a100$(comma)$(CHANGES)) $(NBMAKE)
+	@echo "Running every notebook held to 15 GB, in float16"
+	@CPTLIB_GPU_GB=15 CPTLIB_RECIPE=t4,dtype=float16$(if $(CHANGES),$(comma)$(CHANGES)) $(NBMAKE)
+endif
 
 site: .venv/ready
 	@rm -rf build/site build/doctrees

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cptlib import attention
+
 
 class PreflightError(RuntimeError):
     """A check that failed: what is wrong, why it matters, how to mend it."""
@@ -29,7 +31,7 @@ def preflight(trainer, rows: int = 4) -> None:
 
     Raises PreflightError with every failure.
     """
-    findings = [check(trainer, rows) for check in (eos_is_learned, one_bos, embeddings_train, two_learning_rates)]
+    findings = [check(trainer, rows) for check in CHECKS]
     print(*findings, sep="\n")
     if failed := [str(finding) for finding in findings if finding.problem]:
         raise PreflightError("\n".join(failed))
@@ -102,6 +104,24 @@ def two_learning_rates(trainer, rows: int = 0) -> Finding:
         "The embeddings would be trained at the wrong rate.",
         "Use UnslothTrainer with UnslothTrainingArguments(embedding_learning_rate=…).",
     )
+
+
+def documents_apart(trainer, rows: int = 0) -> Finding:
+    """Where documents are packed into rows, none of them sees another: changing one leaves the others' logits as they are."""
+    problem = None
+    if trainer.args.packing:
+        moved = attention.documents_apart(trainer.model)
+        if not moved < 1e-3:
+            problem = f"changing one document moved the others' logits by {moved:.1%}"
+    return Finding(
+        "packed documents do not see each other",
+        problem,
+        "The model would learn to continue one document from another.",
+        "This machine's attention cannot keep them apart: set packing=False in the recipe.",
+    )
+
+
+CHECKS = (eos_is_learned, one_bos, embeddings_train, two_learning_rates, documents_apart)
 
 
 def _optimizer(trainer):

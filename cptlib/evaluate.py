@@ -63,9 +63,9 @@ def evaluate(model, tokenizer, texts: list[str], max_length: int = 512) -> Score
 def _score_window(model, tokenizer, ids: list[int]) -> Score:
     import torch
 
-    from cptlib.model import autocast
+    from cptlib.model import autocast, device_of
 
-    row = torch.tensor([ids], device=model.device)
+    row = torch.tensor([ids], device=device_of(model))
     with torch.no_grad(), autocast(model):
         logits = model(input_ids=row).logits
     nats = torch.nn.functional.cross_entropy(logits[0, :-1].float(), row[0, 1:], reduction="sum").item()

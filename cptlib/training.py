@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from cptlib import memory, style
+from cptlib import estimate, memory, style
 from cptlib.model import best_dtype
 from cptlib.recipe import Recipe
 
@@ -31,6 +31,7 @@ def training_arguments(recipe: Recipe) -> dict:
         "weight_decay": 0.0,
         "gradient_checkpointing": bool(recipe.gradient_checkpointing),
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would hide a NaN, and wait for the GPU in every step to look for one
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
@@ -79,6 +80,12 @@ def show_progress(trainer, lines: int = 10):
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
     return trainer
+
+
+def train(trainer, recipe: Recipe):
+    """`trainer.train()`; where the GPU's memory runs out, `estimate.DoesNotFit` says so with the nearest recipe that fits."""
+    with estimate.out_of_memory_explained(recipe, trainer.model.config):
+        return trainer.train()
 
 
 def tokens_per_epoch(trainer) -> int:
@@ -137,11 +144,11 @@ class Report:
 def report(trainer, result) -> Report:
     """Costs of the run whose `trainer.train()` returned `result`.
 
-    On a GPU the memory by nvidia-smi is read now; torch gives none back to the GPU during a run, so that is its peak.
+    On a GPU the peak by nvidia-smi is what it shows now and what torch has given back since its own peak.
     """
     peaks = {name: gb for name, gb in memory.torch_memory().items() if name.startswith("peak")}
     counts = {f"{name} by torch": gb for name, gb in peaks.items()}
-    gpu = memory.gpu_memory()
-    counts = {"by nvidia-smi": gpu.used_gb, **counts} if gpu else counts or {"resident": memory.peak_process_gb()}
+    peak = memory.peak_gpu_gb()
+    counts = {"by nvidia-smi": peak, **counts} if peak else counts or {"resident": memory.peak_process_gb()}
     tokens = round(trainer.state.epoch * tokens_per_epoch(trainer))
     return Report(result.metrics["train_runtime"], tokens, result.global_step, counts)

@@ -1,0 +1,386 @@
+"""Recipes measured side by side on the machine at hand: speed, memory, and the time to a loss.
+
+Every measurement runs in a process of its own, so that none inherits another's memory, and in rounds, so that whatever
+drifts on the machine meets all recipes alike.
+"""
+
+import contextlib
+import io
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from datetime import date
+
+from cptlib import corpus, lora, memory, training
+from cptlib import model as models
+from cptlib.recipe import PROJECTIONS, SHAPE, Recipe
+
+PLAIN = "plain"  # recipe `post` on transformers, peft and trl alone
+WARM_UP = 3  # steps left out of every timing: they compile kernels and fill torch's memory pool
+PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "unsloth", "unsloth_zoo")
+
+
+def parse(text: str, shape: str | None = None) -> Recipe:
+    """The recipe that `text` names (see Recipe.parse; `plain` and its changes are `post`'s), on random weights of `shape`."""
+    name, comma, changes = text.partition(",")
+    recipe = Recipe.parse(("post" if name == PLAIN else name) + comma + changes)
+    return replace(recipe, model=SHAPE + shape) if shape else recipe
+
+
+def run(
+    texts: list[str], shape: str | None = None, rounds: int = 2, steps: int = 8, curve: bool = False, gb=None
+) -> dict:
+    """Measure each recipe of `texts` `rounds` times, interleaved; prints a line each and returns all there is to keep.
+
+    curve: follow the held-out loss over a whole run of each recipe, instead of timing `steps` steps. gb: hold each to so
+    much GPU memory. A measurement that fails is a row with `error`, the last line it wrote.
+    """
+    rows = []
+    for number in range(rounds):
+        for text in texts:
+            row = {"recipe": text, "round": number, **_in_a_process(text, shape, steps, curve, gb)}
+            rows.append(row)
+            print(_line(row), flush=True)
+    about = {
+        "device": memory.probe().device,
+        "date": date.today().isoformat(),
+        "versions": _versions(),
+        "shape": shape,
+        "gb": gb,
+    }
+    return {**about, "rows": rows}
+
+
+def here(text: str, shape: str | None, steps: int, curve: bool) -> dict:
+    """One measurement, in this process."""
+    recipe, plain = parse(text, shape), text.split(",")[0] == PLAIN
+    return measure_curve(recipe, plain) if curve else measure(recipe, steps, plain=plain)
+
+
+def _in_a_process(text: str, shape: str | None, steps: int, curve: bool, gb: float | None) -> dict:
+    command = [sys.executable, "-m", "cptlib", "bench", text, "--here", "--steps", str(steps)]
+    command += ["--shape", shape] * bool(shape) + ["--curve"] * curve
+    environment = os.environ | ({"CPTLIB_GPU_GB": str(gb)} if gb else {})
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    last = (ended.stdout.strip().splitlines() or [""])[-1]
+    if ended.returncode == 0 and last.startswith("{"):
+        return json.loads(last)
+    said = [line for line in ended.stderr.splitlines() if line.strip()]
+    return {"error": (said or [f"it ended with status {ended.returncode}"])[-1]}
+
+
+def _line(row: dict) -> str:
+    if "error" in row:
+        return f"{row['recipe']}: {row['error']}"
+    if "curve" in row:
+        last = row["curve"][-1]
+        return f"{row['recipe']}: held-out loss {last['loss']:.3f} nats after {last['seconds']:.0f} s"
+    return f"{row['recipe']}: {row['tokens_per_second']:,.0f} tokens/s, {row['memory_gb']:.1f} GB"
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}
+
+
+# One measurement, in this process
+
+
+def measure(recipe: Recipe, steps: int = 8, warm_up: int = WARM_UP, plain: bool = False, before=None) -> dict:
+    """Train `warm_up` steps by a recipe, then time `steps` more; one row's numbers. plain: without unsloth. before: called
+    with the model and the tokenizer ahead of training."""
+    memory.forget_peaks()
+    recipe = replace(recipe, max_steps=warm_up + steps)
+    with _silence():
+        trainer, _ = _trainer(recipe, plain, before)
+        clock = _watch(trainer)
+        trainer.train()
+    return row(trainer, recipe, clock.seconds[warm_up:], clock.tokens[warm_up:]) | {
+        "first_seconds": clock.seconds[:warm_up]
+    }
+
+
+def row(trainer, recipe: Recipe, seconds: list[float], tokens: list[int]) -> dict:
+    """What is kept of a measurement whose steps took so many seconds and tokens each."""
+    used, by_torch = memory.peak_gpu_gb() or memory.probe().used_gb, memory.torch_memory()
+    rate, ceiling = sum(tokens) / sum(seconds), matmul_flops()
+    return {
+        "tokens_per_second": round(rate, 1),
+        "seconds_per_step": round(sum(seconds) / len(seconds), 4),
+        "tokens_per_step": round(sum(tokens) / len(tokens)),
+        "utilisation": round(rate * flops_per_token(trainer.model.config, recipe) / ceiling, 4),
+        "ceiling_tflops": round(ceiling / 1e12, 1),
+        "memory_gb": round(used, 3),
+        "torch_gb": {name: round(gb, 3) for name, gb in by_torch.items()},
+        "step_seconds": [round(s, 4) for s in seconds],
+        "gradient_norms": [line["grad_norm"] for line in trainer.state.log_history if "grad_norm" in line],
+        "settings": settings(recipe),
+    }
+
+
+def measure_curve(recipe: Recipe, plain: bool = False, points: int = 20) -> dict:
+    """Train by a recipe to its end; the held-out loss (nats a token) at `points` steps, and the seconds of training to each.
+
+    The clock stands still while the loss is measured.
+    """
+    with _silence():
+        trainer, held_out = _trainer(recipe, plain)
+    batches = _padded_batches(held_out, trainer.processing_class, recipe)
+    clock, curve = _watch(trainer), []
+
+    def note(step: int, steps: int):
+        if step % max(steps // points, 1) == 0 or step == steps:
+            seconds, tokens = sum(clock.seconds), sum(clock.tokens)
+            curve.append({"step": step, "seconds": seconds, "tokens": tokens, "loss": _loss(trainer, batches)})
+
+    clock.at_step = note
+    start = _loss(trainer, batches)
+    with _silence():
+        trainer.train()
+    return {"curve": [{"step": 0, "seconds": 0.0, "tokens": 0, "loss": start}, *curve], "settings": settings(recipe)}
+
+
+KINDS = {  # what a GPU kernel does, by a piece of its name; the first that matches counts
+    "attention": "flash|fmha|attention",
+    "matrix products": "gemm|nvjet|cutlass|xmma|cublas|splitk|aten::.*mm",
+    "4-bit weights to 16 bits": "quant",
+    "optimizer": "optimizer|adam|multi_tensor",
+    "copies between CPU and GPU": "memcpy htod|memcpy dtoh",
+    "everything else: casts, sums, norms": "",
+}
+
+
+def kind_of(kernel: str) -> str:
+    """What a kernel of that name does, in the words of KINDS."""
+    return next(kind for kind, pattern in KINDS.items() if re.search(pattern, kernel, re.IGNORECASE))
+
+
+def profile(recipe: Recipe, steps: int = 2) -> dict:
+    """Where a step's time goes: wall clock and GPU work in ms a step, the work by kind, and the 25 longest kernels.
+
+    Without a GPU: the operations of the CPU.
+    """
+    import torch
+    from torch.profiler import ProfilerActivity
+
+    gpu = torch.cuda.is_available()
+    recipe = replace(recipe, max_steps=WARM_UP + steps)
+    with _silence():
+        trainer, _ = _trainer(recipe)
+    clock = _watch(trainer)
+    profiler = torch.profiler.profile(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU])
+    clock.at_step = lambda step, _: {WARM_UP: profiler.start, WARM_UP + steps: profiler.stop}.get(step, lambda: None)()
+    with _silence():
+        trainer.train()
+    return {**summary(profiler, clock, steps), "settings": settings(recipe)}
+
+
+def summary(profiler, clock: "Clock", steps: int) -> dict:
+    """What a profiler saw in the last `steps` steps of `clock`."""
+    import torch
+    from torch.autograd import DeviceType
+
+    events = profiler.key_averages()
+    kernels = [(e.key, e.self_device_time_total, e.count) for e in events if e.device_type == DeviceType.CUDA]
+    kernels = kernels if torch.cuda.is_available() else [(e.key, e.self_cpu_time_total, e.count) for e in events]
+    kinds = dict.fromkeys(KINDS, 0.0)
+    for name, microseconds, _ in kernels:
+        kinds[kind_of(name)] += microseconds / 1000 / steps
+    longest = sorted(kernels, key=lambda kernel: -kernel[1])[:25]
+    return {
+        "wall_ms": round(1000 * sum(clock.seconds[-steps:]) / steps, 1),
+        "gpu_ms": round(sum(kinds.values()), 1),
+        "kinds_ms": {kind: round(ms, 1) for kind, ms in kinds.items()},
+        "launches": round(sum(calls for _, _, calls in kernels) / steps),
+        "kernels": [{"name": n[:120], "ms": round(us / 1000 / steps, 2), "calls": c // steps} for n, us, c in longest],
+        "tokens_per_step": round(sum(clock.tokens[-steps:]) / steps),
+    }
+
+
+def settings(recipe: Recipe) -> dict:
+    """The recipe's fields, those of text aside."""
+    return {name: value for name, value in asdict(recipe).items() if name not in ("prompt", "why", "temperature")}
+
+
+def _silence():
+    """A context in which nothing is printed: measurements speak for themselves."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+def _trainer(recipe: Recipe, plain: bool = False, before=None):
+    """(trainer, held-out documents) of a recipe, by this library's own steps or without them."""
+    if not plain:
+        models.quiet()
+    model, tokenizer = (_plain_model if plain else models.load)(recipe)
+    if before:
+        before(model, tokenizer)
+    if recipe.model.startswith(SHAPE):
+        train = held_out = random_documents(model.config.vocab_size, recipe.seed)
+    else:
+        parts = corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)
+        train, held_out = corpus.add_eos(parts, tokenizer).values()
+    if plain:
+        return _plain_trainer(model, tokenizer, train, recipe), held_out
+    return training.make_trainer(lora.add_adapters(model, recipe), tokenizer, train, recipe), held_out
+
+
+def _plain_model(recipe: Recipe):
+    import torch
+
+    if not torch.cuda.is_available():
+        raise models.ModelError(
+            f"{PLAIN} needs a CUDA GPU, and there is none here: trl computes its loss in a GPU kernel."
+        )
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    dtype, folder = getattr(torch, recipe.dtype or models.best_dtype()), models.resolve(recipe.model)
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, device_map={"": "cuda"}, quantization_config=nf4 if recipe.load_in_4bit else None
+    )
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def _plain_trainer(model, tokenizer, documents, recipe: Recipe):
+    """What peft's and trl's own pages show: no unsloth, no second learning rate."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from trl import SFTConfig, SFTTrainer
+
+    if recipe.load_in_4bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=bool(recipe.gradient_checkpointing))
+    adapters = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        use_rslora=recipe.rslora,
+        target_modules=list(PROJECTIONS),
+        modules_to_save=["embed_tokens", "lm_head"] if recipe.train_embeddings else None,
+        ensure_weight_tying=recipe.train_embeddings,
+        task_type="CAUSAL_LM",
+    )
+    arguments = training.training_arguments(recipe)
+    del arguments["embedding_learning_rate"]
+    return SFTTrainer(
+        model=get_peft_model(model, adapters),
+        processing_class=tokenizer,
+        train_dataset=documents,
+        args=SFTConfig(**arguments),
+    )
+
+
+def random_documents(vocabulary: int, seed: int, number: int = 1000):
+    """Tokenized documents of random tokens, of lengths as TinyStories has them: median 195 and mean 214 tokens."""
+    from datasets import Dataset
+
+    draw = random.Random(seed)
+    lengths = [min(max(round(draw.lognormvariate(5.27, 0.43)), 40), 1000) for _ in range(number)]
+    return Dataset.from_dict({"input_ids": [[draw.randrange(3, vocabulary) for _ in range(n)] for n in lengths]})
+
+
+class Clock:
+    """Seconds and real tokens (padding not counted) of each step. at_step: called after each, off the clock."""
+
+    def __init__(self):
+        self.seconds: list[float] = []
+        self.tokens: list[int] = []
+        self.at_step = lambda step, steps: None
+        self.step_tokens, self.since = 0, 0.0
+
+
+def _watch(trainer) -> Clock:
+    """A Clock that the trainer keeps while it trains."""
+    from transformers import TrainerCallback
+
+    clock, training_step = Clock(), trainer.training_step
+
+    def counted(model, inputs, *rest, **options):
+        counted_in = inputs["attention_mask"].sum() if "attention_mask" in inputs else inputs["input_ids"].numel()
+        clock.step_tokens += int(counted_in)
+        return training_step(model, inputs, *rest, **options)
+
+    class Watch(TrainerCallback):
+        # No waiting for the GPU here: the trainer does, when it logs the loss, at the same place in each step.
+        def on_train_begin(self, args, state, control, **kwargs):
+            clock.since = time.perf_counter()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            clock.seconds.append(time.perf_counter() - clock.since)
+            clock.tokens.append(clock.step_tokens)
+            clock.step_tokens = 0
+            before = time.perf_counter()
+            clock.at_step(state.global_step, state.max_steps)
+            clock.since += clock.seconds[-1] + time.perf_counter() - before
+
+    trainer.training_step = counted
+    trainer.add_callback(Watch())
+    return clock
+
+
+def _now() -> float:
+    """The time in seconds, once the GPU has done what it was given."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _padded_batches(documents, tokenizer, recipe: Recipe, rows: int = 16) -> list[dict]:
+    """The documents in batches of like length, padded on the right, the padding left out of the loss."""
+    import torch
+
+    if "input_ids" not in documents.column_names:
+        documents = tokenizer(list(documents["text"]), truncation=True, max_length=recipe.max_length)
+    ids = sorted((torch.tensor(row) for row in documents["input_ids"]), key=len)
+    batches = [ids[i : i + rows] for i in range(0, len(ids), rows)]
+    pad = torch.nn.utils.rnn.pad_sequence
+    return [
+        {"input_ids": pad(b, batch_first=True), "labels": pad(b, batch_first=True, padding_value=-100)} for b in batches
+    ]
+
+
+def _loss(trainer, batches: list[dict]) -> float:
+    """Mean loss of the batches, nats a predicted token, with the model as it stands in training."""
+    import torch
+
+    nats = tokens = 0.0
+    for batch in batches:
+        predicted = int((batch["labels"][:, 1:] != -100).sum())
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            loss = trainer.model(
+                **{name: part.to(models.device_of(trainer.model)) for name, part in batch.items()}
+            ).loss
+        nats, tokens = nats + loss.item() * predicted, tokens + predicted
+    return nats / tokens
+
+
+def flops_per_token(config, recipe: Recipe) -> int:
+    """Floating-point operations that training needs for a token: 4 for a frozen weight (the product forward, and the one that
+    passes the gradient on), 6 for a trained one, which has a gradient of its own. What checkpointing computes twice is
+    not counted, nor attention's own products, under 2% for documents of some 200 tokens.
+    """
+    counts = lora.count_from_config(config, recipe)
+    head = config.vocab_size * config.hidden_size  # the embedding is looked up, not multiplied
+    return 4 * lora.count_projections(config) + 6 * counts["adapters"] + (6 if recipe.train_embeddings else 4) * head
+
+
+def matmul_flops(repeats: int = 20) -> float:
+    """Operations a second in a product of two matrices of random numbers: the ceiling that utilisation is a share of."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    size, device, dtype = (8192, "cuda", getattr(torch, models.best_dtype())) if gpu else (1024, "cpu", torch.float32)
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype)
+    for _ in range(3):
+        a @ b
+    started = _now()
+    for _ in range(repeats):
+        a @ b
+    return repeats * 2 * size**3 / (_now() - started)

@@ -1,0 +1,235 @@
+"""GPU memory before the run: a model's config and a recipe in, gigabytes by part out; and the recipe that fits.
+
+The sizes of weights, gradients and optimizer state are arithmetic. What activations take follows from what unsloth's layers
+keep for the backward pass, and the last two parts (torch's spare blocks, CUDA) were measured on one H200. Measured beside
+predicted: notebooks/04_memory_and_speed.
+"""
+
+import contextlib
+from dataclasses import dataclass, replace
+
+from cptlib import lora, memory, style
+from cptlib import model as models
+from cptlib.memory import GB
+from cptlib.recipe import Recipe
+
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, a byte of scale for 64 of them, 4 bytes for 256 scales
+ADAM_8BIT = 2 + 8 / 256  # bytes a weight: two numbers, and two scales of 4 bytes for 256 of them
+ADAM = 8  # bytes a weight: two numbers in float32; an embedding's stay so even with adamw_8bit
+LOGIT_ROWS = 512  # unsloth makes logits for so many tokens at a time, or tokens x hidden / vocabulary if that is more
+LAYER_AGAIN = 1.43  # a layer run backward holds its activations and, for a moment, gradients of some
+WORKSPACE_GB = 0.15  # cuBLAS's own, and small change
+SPARE = 0.04  # of its tensors' size, what torch holds besides, as blocks it may need again
+CUDA_GB = 0.75  # CUDA's code and state in the process
+
+
+class DoesNotFit(RuntimeError):
+    """A run that the GPU's memory does not hold, and the nearest that it does."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Gigabytes (2**30 bytes) by part at the fullest moment of a step, in the order in which they appear."""
+
+    parts: dict[str, float]
+
+    @property
+    def gb(self) -> float:
+        """What nvidia-smi will show for the process at its peak."""
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        return "\n".join(f"{gb:6.2f} GB  {part}" for part, gb in [*self.parts.items(), ("in all", self.gb)])
+
+
+def estimate(recipe: Recipe, config=None, row: int | None = None) -> Estimate:
+    """The memory that training by `recipe` will need on a GPU.
+
+    config: the model's, for Llama- and Mistral-shaped models; found by the recipe's model if not given. row: tokens in
+    the longest row of a batch, if shorter than the recipe's max_length, as padded rows mostly are.
+    """
+    config = config or models.config_of(recipe.model)
+    trained, counts = 4, lora.count_from_config(config, recipe)  # 4: trained weights and their gradients are float32
+    table = config.vocab_size * config.hidden_size
+    wide = 4 if recipe.dtype == "float32" else 2
+    adam = ADAM_8BIT if "8bit" in recipe.optimizer else ADAM
+    held = {
+        "frozen weights": lora.count_projections(config) * (NF4 if recipe.load_in_4bit else wide)
+        + table * wide * (1 if config.tie_word_embeddings else 2),
+        "adapters": counts["adapters"] * trained,
+        "trained embedding and head": (counts["embed_tokens"] + counts["lm_head"]) * trained,
+        "optimizer": (counts["adapters"] + counts["lm_head"]) * adam + counts["embed_tokens"] * ADAM,
+    }
+    moments = _moments(recipe, config, counts, recipe.micro_batch * (row or recipe.max_length), wide)
+    passing = max(moments, key=lambda moment: sum(moment.values()))
+    parts = {name: size / GB for name, size in (held | passing).items()}
+    tensors = sum(parts.values()) + WORKSPACE_GB
+    return Estimate(parts | {"torch's workspace and spare blocks": WORKSPACE_GB + SPARE * tensors, "CUDA": CUDA_GB})
+
+
+def _moments(recipe: Recipe, config, counts: dict[str, int], tokens: int, wide: int) -> list[dict[str, float]]:
+    """Bytes that come and go, at three moments of a step, one of which is the fullest."""
+    adapters, embedding, head = (4 * counts[part] for part in ("adapters", "embed_tokens", "lm_head"))
+    every = adapters + embedding + head
+    earlier = every if recipe.accumulation > 1 else 0  # gradients of the forward passes before this one
+    shared = config.tie_word_embeddings
+    layer, inputs = tokens * wide * kept_per_token(config), tokens * wide * config.hidden_size
+    again = LAYER_AGAIN * layer + unsloth_buffers(recipe, inputs)
+    if not recipe.gradient_checkpointing:
+        kept, again = config.num_hidden_layers * layer, LAYER_AGAIN * layer
+    elif recipe.gradient_checkpointing == "unsloth":
+        kept = unsloth_buffers(recipe, inputs)  # the rest waits in the CPU's memory
+    else:
+        kept = config.num_hidden_layers * inputs
+    rows = min(max(LOGIT_ROWS, tokens * config.hidden_size // config.vocab_size), tokens)
+    trained_head = (embedding if shared else head) * (1 + wide / 4)  # its gradient, and itself in 16 bits
+    logits = rows * config.vocab_size * 4 + trained_head
+    return [
+        {"gradients": earlier, "activations": kept, "logits": logits},  # the loss is computed
+        {
+            "gradients": earlier or every - (0 if shared else embedding),
+            "activations": again,
+            "logits": 0,
+        },  # the first layer
+        # the embedding: where its gradient has to be added to one that is there, both exist
+        {"gradients": every + (embedding if shared or earlier else 0), "activations": 0, "logits": 0},
+    ]
+
+
+def kept_per_token(config) -> int:
+    """Numbers that a layer of unsloth's keeps for a token: what its norms, attention and projections need backward."""
+    keys = config.num_key_value_heads * (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+    return 6 * config.hidden_size + 3 * keys + 2 * config.intermediate_size
+
+
+def unsloth_buffers(recipe: Recipe, inputs: float) -> float:
+    """Bytes of the two buffers through which unsloth's checkpointing fetches layer inputs from the CPU's memory."""
+    return 2 * inputs if recipe.gradient_checkpointing == "unsloth" else 0
+
+
+def fit(recipe: Recipe, gb: float, config=None, row: int | None = None) -> Recipe:
+    """The fastest setting of `recipe` whose estimate stays under 95% of `gb`, with what it gave up in `why`.
+
+    Rows a step, row length, rank and what is trained stay as they are, so that the run learns the same. Raises DoesNotFit
+    with the least that it would take.
+    """
+    config = config or models.config_of(recipe.model)
+    tried = [(setting, estimate(setting, config, row)) for setting in _by_speed(recipe)]
+    for setting, need in tried:
+        if need.gb <= 0.95 * gb:
+            return replace(setting, why=_why(setting, need, gb))
+    least = min(need.gb for _, need in tried)
+    raise DoesNotFit(
+        f"Recipe {recipe.name!r} cannot be made to fit {gb:.1f} GB: with 4-bit weights, checkpointing and one row at a time it "
+        f"needs {least / 0.95:.1f} GB. Lower rank or max_length, set train_embeddings=False, or take a smaller model."
+    )
+
+
+def _by_speed(recipe: Recipe):
+    """`recipe` with the same rows a step, the fastest setting first."""
+    rows = recipe.micro_batch * recipe.accumulation
+    for micro in sorted((n for n in range(1, rows + 1) if rows % n == 0), reverse=True):
+        for checkpointing in (False, True, "unsloth"):
+            for bits4 in (False, True):
+                yield replace(
+                    recipe,
+                    micro_batch=micro,
+                    accumulation=rows // micro,
+                    gradient_checkpointing=checkpointing,
+                    load_in_4bit=bits4,
+                )
+
+
+def _why(setting: Recipe, need: Estimate, gb: float) -> str:
+    gave_up = [
+        *["16-bit weights (4-bit ones are unpacked at each use)"] * setting.load_in_4bit,
+        *["keeping activations (they are computed twice)"] * bool(setting.gradient_checkpointing),
+        *[f"one pass a step ({setting.accumulation} instead)"] * (setting.accumulation > 1),
+    ]
+    return f"it needs about {need.gb:.1f} of {gb:.1f} GB and gives up {', '.join(gave_up) or 'nothing'}"
+
+
+def refuse(recipe: Recipe, gb: float, config=None) -> None:
+    """Raise DoesNotFit where `recipe` needs more than `gb` GB, with the nearest recipe that does not."""
+    need = estimate(recipe, config)
+    if need.gb > gb:
+        raise DoesNotFit(_sentence(recipe, f"needs about {need.gb:.1f} GB, and there are {gb:.1f}", gb, config))
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(recipe: Recipe, config=None):
+    """Turn torch's OutOfMemoryError in this context into DoesNotFit, with the nearest recipe that fits."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        gb = memory.available_gb()
+        raise DoesNotFit(_sentence(recipe, f"ran out of the GPU's {gb:.1f} GB", 0.9 * gb, config)) from None
+
+
+def _sentence(recipe: Recipe, problem: str, gb: float, config) -> str:
+    try:
+        nearest = fit(recipe, gb, config)
+    except DoesNotFit as error:
+        return (
+            f"Recipe {recipe.name!r} {problem} GB. {error}"
+            if problem[-1].isdigit()
+            else f"Recipe {recipe.name!r} {problem}. {error}"
+        )
+    fields = ("load_in_4bit", "gradient_checkpointing", "micro_batch", "accumulation")
+    changed = [
+        f"{name}={getattr(nearest, name)!r}" for name in fields if getattr(nearest, name) != getattr(recipe, name)
+    ]
+    return f"Recipe {recipe.name!r} {problem}. The nearest that fits: replace(recipe, {', '.join(changed)}); {nearest.why}."
+
+
+@style.styled
+def plot_estimate(estimates: dict[str, Estimate], limit: float | None = None, ax=None):
+    """A stacked bar of parts for each named Estimate, with a line at `limit` GB."""
+    ax = ax or style.subplots(size=(7, 4))
+    names, bottoms = list(estimates), [0.0] * len(estimates)
+    for number, part in enumerate(next(iter(estimates.values())).parts):
+        sizes = [estimate.parts[part] for estimate in estimates.values()]
+        ax.bar(names, sizes, bottom=bottoms, label=part, color=_color(number))
+        bottoms = [bottom + size for bottom, size in zip(bottoms, sizes, strict=True)]
+    if limit:
+        ax.axhline(limit, color="0.1", linestyle="--", label=f"{limit:g} GB")
+    ax.set(title="Memory at the fullest moment, estimated", ylabel="memory (GB = 2³⁰ bytes)")
+    ax.tick_params(axis="x", labelrotation=20)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return ax
+
+
+def _color(number: int) -> str:
+    """Colours for the parts of a run, greys for what comes with every run."""
+    return style.color(number) if number < 7 else ("0.55", "0.8")[number - 7]
+
+
+@style.styled
+def plot_growth(recipe: Recipe, lengths=(256, 512, 1024, 2048, 4096, 8192, 16384), ax=None):
+    """Memory over the length of a row, with LoRA and with all weights trained, with and without checkpointing.
+
+    All weights in mixed precision take 16 bytes each: 2 for the weight, 2 for the gradient, 12 for a float32 copy and the
+    optimizer's two numbers.
+    """
+    ax = ax or style.subplots()
+    config = models.config_of(recipe.model)
+    weights = lora.count_projections(config) + (2 - config.tie_word_embeddings) * config.vocab_size * config.hidden_size
+    for number, checkpointing in enumerate((False, True)):
+        settings = [replace(recipe, max_length=n, gradient_checkpointing=checkpointing) for n in lengths]
+        needs, color = [estimate(setting, config) for setting in settings], style.color(number)
+        kind = "checkpointing" if checkpointing else "no checkpointing"
+        ax.plot(lengths, [need.gb for need in needs], color=color, label=f"LoRA, {kind}")
+        full = [16 * weights / GB + need.parts["activations"] + CUDA_GB for need in needs]
+        ax.plot(lengths, full, color=color, linestyle="--", label=f"all weights, {kind}")
+    ax.set(
+        title="Memory over the length of a row (estimate)", xlabel="tokens in a row", ylabel="memory (GB = 2³⁰ bytes)"
+    )
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.set_ylim(0)
+    ax.legend()
+    return ax

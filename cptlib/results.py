@@ -1,0 +1,156 @@
+"""What `bench` measured, read: tables, figures, and the measurements that are kept beside the notebooks."""
+
+import json
+import statistics
+from pathlib import Path
+
+from cptlib import estimate, style
+from cptlib.recipe import SHAPE, Recipe
+
+
+def save(result: dict, folder: Path) -> str:
+    """Write `result` as bench-<device>.json, and its figure as .png, into `folder`; returns the table as text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "bench-" + "-".join(result["device"].lower().replace("nvidia", "").split())
+    if result["rows"] and all("curve" in row for row in result["rows"]):
+        name, draw, numbers = name.replace("bench", "curve"), plot_curves, ""
+    else:
+        draw, numbers = plot_speed, table(result).to_string() + "\n"
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    draw(result).figure.savefig(folder / f"{name}.png", dpi=120)
+    weights = f"random weights of the shape {result['shape']}" if result["shape"] else "the recipes' own weights"
+    return f"{numbers}{result['device']}, {weights}: {folder / name}.json"
+
+
+def table(result: dict):
+    """A `pandas.DataFrame`, a row a recipe: tokens/s (median, and the lowest and highest round), s a step, tokens a step,
+    memory by nvidia-smi and torch's peaks in GB, utilisation in percent of the ceiling."""
+    import pandas
+
+    lines = {}
+    for text, rows in _by_recipe(result, "tokens_per_second").items():
+        rates = [row["tokens_per_second"] for row in rows]
+        middle = min(rows, key=lambda row: abs(row["tokens_per_second"] - statistics.median(rates)))
+        lines[text] = {
+            "tokens/s": round(statistics.median(rates)),
+            "rounds": " ".join(f"{rate:,.0f}" for rate in rates),
+            "s/step": round(middle["seconds_per_step"], 3),
+            "tokens/step": middle["tokens_per_step"],
+            "GB, nvidia-smi": round(max(row["memory_gb"] for row in rows), 1),
+            "GB, torch reserved": round(middle["torch_gb"].get("peak reserved", float("nan")), 1),
+            "GB, torch allocated": round(middle["torch_gb"].get("peak allocated", float("nan")), 1),
+            "utilisation %": round(100 * statistics.median(row["utilisation"] for row in rows), 1),
+        }
+    return pandas.DataFrame.from_dict(lines, orient="index")
+
+
+def _by_recipe(result: dict, key: str) -> dict[str, list[dict]]:
+    rows = [row for row in result["rows"] if key in row]
+    return {
+        text: [row for row in rows if row["recipe"] == text] for text in dict.fromkeys(row["recipe"] for row in rows)
+    }
+
+
+def seconds_to(curve: list[dict], loss: float) -> float | None:
+    """The seconds of training at a curve's first point at `loss` or below; None where it never gets there."""
+    return next((point["seconds"] for point in curve if point["loss"] <= loss), None)
+
+
+@style.styled
+def plot_speed(result: dict, ax=None):
+    """Tokens a second of each recipe, a bar each, with its memory written beside it."""
+    ax = ax or style.subplots(size=(7, 3.6))
+    numbers = table(result).iloc[::-1]
+    bars = ax.barh(list(numbers.index), numbers["tokens/s"], color=style.color(0))
+    notes = [
+        f"{rate:,} tokens/s, {gb:.1f} GB"
+        for rate, gb in zip(numbers["tokens/s"], numbers["GB, nvidia-smi"], strict=True)
+    ]
+    ax.bar_label(bars, notes, padding=4)
+    ax.set(title=f"Training speed, {result['device']}", xlabel="real tokens per second", ylabel="recipe")
+    ax.margins(x=0.35)
+    return ax
+
+
+@style.styled
+def plot_curves(result: dict, ax=None):
+    """Held-out loss over seconds of training, a line a recipe."""
+    ax = ax or style.subplots(size=(7, 3.6))
+    for text, rows in _by_recipe(result, "curve").items():
+        curve = rows[0]["curve"]
+        ax.plot([p["seconds"] for p in curve], [p["loss"] for p in curve], marker=".", label=text)
+    ax.set(
+        title=f"Time to a loss, {result['device']}",
+        xlabel="seconds of training",
+        ylabel="held-out loss (nats per token)",
+    )
+    ax.set_xscale("symlog")
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return ax
+
+
+def compare(rows: dict[str, dict]):
+    """A `pandas.DataFrame` of measurements by name: tokens/s, s a step, and the peaks in GB (on a CPU the memory held)."""
+    import pandas
+
+    columns = {}
+    for name, row in rows.items():
+        columns[name] = {
+            "tokens/s": round(row["tokens_per_second"]),
+            "s/step": round(row["seconds_per_step"], 3),
+            "peak GB, nvidia-smi" if row["torch_gb"] else "GB": round(row["memory_gb"], 2),
+            **({"peak GB, torch": round(row["torch_gb"]["peak allocated"], 2)} if row["torch_gb"] else {}),
+        }
+    return pandas.DataFrame.from_dict(columns, orient="index")
+
+
+def predicted_and_measured(rows: list[dict]):
+    """A `pandas.DataFrame`, a row a committed measurement of memory: its settings, GB predicted and measured, error in %."""
+    import pandas
+
+    lines = []
+    for row in rows:
+        recipe = Recipe(**row["settings"])
+        predicted = estimate.estimate(recipe, row=row["row"]).gb
+        lines.append(
+            {
+                "model": recipe.model.removeprefix(SHAPE),
+                "bits": 4 if recipe.load_in_4bit else 16,
+                "rank": recipe.rank,
+                "rows": f"{recipe.micro_batch} × {recipe.max_length}"
+                + f" × {recipe.accumulation}" * (recipe.accumulation > 1),
+                "checkpointing": str(recipe.gradient_checkpointing),
+                "embeddings": recipe.train_embeddings,
+                "predicted GB": round(predicted, 2),
+                "measured GB": round(row["gb"], 2),
+                "error %": round(100 * (predicted / row["gb"] - 1), 1),
+            }
+        )
+    return pandas.DataFrame(lines)
+
+
+def time_to_loss(result: dict) -> str:
+    """How long each curve of `result` took to the loss at which its first one ended."""
+    rows = [row for row in result["rows"] if "curve" in row]
+    last = rows[0]["curve"][-1]
+    lines = [f"{rows[0]['recipe']}: {last['loss']:.3f} nats a token after {last['seconds']:.0f} s"]
+    for row in rows[1:]:
+        seconds = seconds_to(row["curve"], last["loss"])
+        share = f"{seconds:.0f} s, 1/{last['seconds'] / seconds:.1f} of that, at the latest" if seconds else "never"
+        lines.append(f"{row['recipe']}: that loss after {share}; {row['curve'][-1]['loss']:.3f} at the end")
+    return "\n".join(lines)
+
+
+def committed(name: str) -> dict:
+    """What notebooks/measured/<name>.json holds: of this checkout, or of the repository where the package stands alone."""
+    path = Path(__file__).parent.parent / "notebooks" / "measured" / f"{name}.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    from importlib.metadata import metadata
+    from urllib.request import urlopen
+
+    [home] = [url.split(", ")[1] for url in metadata("cptlib").get_all("Project-URL") if url.startswith("Repository")]
+    raw = home.replace("github.com", "raw.githubusercontent.com")
+    with urlopen(f"{raw}/main/notebooks/measured/{name}.json", timeout=30) as answer:
+        return json.load(answer)

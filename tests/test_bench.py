@@ -1,0 +1,147 @@
+"""Measurements of the tiny model, and what is made of results."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from cptlib import bench, lora, memory, model, results
+from cptlib.recipe import Recipe
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_measurement_counts_real_tokens_and_times_each_step(smoke, capsys):
+    seen = []
+    row = bench.measure(replace(smoke, micro_batch=4), steps=2, warm_up=1, before=lambda model, _: seen.append(model))
+    assert len(row["step_seconds"]) == 2 and len(row["first_seconds"]) == 1 and len(seen) == 1
+    assert row["tokens_per_second"] == pytest.approx(row["tokens_per_step"] / row["seconds_per_step"], rel=0.01)
+    assert 4 * 50 < row["tokens_per_step"] < 4 * smoke.max_length  # padding is not counted
+    assert row["memory_gb"] > 0 and row["settings"]["micro_batch"] == 4
+    assert capsys.readouterr().out == ""
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_a_curve_begins_before_training_and_falls(smoke):
+    curve = bench.measure_curve(replace(smoke, max_steps=-1, epochs=4), points=4)["curve"]
+    assert curve[0]["step"] == 0 and curve[-1]["step"] == 16
+    assert curve[-1]["loss"] < curve[0]["loss"] and curve[-1]["tokens"] > curve[1]["tokens"] > 0
+
+
+def test_a_profile_names_where_the_time_goes(smoke):
+    profile = bench.profile(smoke, steps=1)
+    assert profile["kinds_ms"]["matrix products"] > 0 and profile["launches"] > 100
+    assert profile["gpu_ms"] == pytest.approx(sum(profile["kinds_ms"].values()), abs=1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("nvjet_sm90_tst_256x160_64x4_1x2_h_bz_coopA_TNT", "matrix products"),
+        ("void pytorch_flash::flash_fwd_kernel<...cutlass::bfloat16_t>", "attention"),
+        ("_nf4_dequant_kernel", "4-bit weights to 16 bits"),
+        ("void kOptimizerStatic8bit2StateBlockwise<float>", "optimizer"),
+        ("Memcpy HtoD (Pinned -> Device)", "copies between CPU and GPU"),
+        ("vectorized_elementwise_kernel<8, CUDAFunctor_add>", "everything else: casts, sums, norms"),
+    ],
+)
+def test_kernels_are_told_apart_by_name(kernel, kind):
+    assert bench.kind_of(kernel) == kind
+
+
+def test_plain_is_the_posts_recipe_and_a_shape_is_a_model():
+    assert bench.parse("plain,rank=8") == replace(Recipe.named("post"), rank=8)
+    assert bench.parse("t4", "mistral-7b").model == "shape:mistral-7b"
+    with pytest.raises(ValueError, match="no recipe 'fast'"):
+        bench.parse("fast")
+
+
+def test_plain_without_a_gpu_says_that_it_needs_one():
+    result = bench.run(["plain"], shape="smollm2-135m", rounds=1, steps=1)
+    assert "plain needs a CUDA GPU, and there is none here" in result["rows"][0]["error"]
+
+
+def test_the_command_writes_a_table_a_figure_and_json(tmp_path):
+    command = [sys.executable, "-m", "cptlib", "bench", "smoke", "--rounds", "2", "--steps", "1", "--to", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads((tmp_path / "bench-cpu.json").read_text())
+    assert [row["round"] for row in result["rows"]] == [0, 1] and result["versions"]["torch"]
+    assert (tmp_path / "bench-cpu.png").stat().st_size > 1000
+    assert "tokens/s" in ended.stdout and "the recipes' own weights" in ended.stdout
+
+
+def test_the_arithmetic_of_mistral_7b_is_31_gflop_a_token():
+    flops = bench.flops_per_token(model.config_of("shape:mistral-7b"), Recipe.named("a100"))
+    assert flops == 4 * lora.count_projections(model.config_of("shape:mistral-7b")) + 6 * (335_544_320 + 134_217_728)
+    assert flops / 1e9 == pytest.approx(31, abs=1)
+
+
+def test_random_documents_are_as_long_as_tinystories():
+    lengths = [len(ids) for ids in bench.random_documents(1000, seed=0)["input_ids"]]
+    assert sum(lengths) / len(lengths) == pytest.approx(214, rel=0.05) and max(lengths) <= 1000
+
+
+def row(recipe, rate, **more):
+    torch_gb = {"peak reserved": 2.0, "peak allocated": 1.5}
+    base = {"seconds_per_step": 1.0, "tokens_per_step": 10, "utilisation": 0.5, "memory_gb": 3.0, "torch_gb": torch_gb}
+    return {"recipe": recipe, "tokens_per_second": rate, **base, **more}
+
+
+RESULT = {
+    "device": "GPU",
+    "shape": None,
+    "rows": [row("post", 10.0), row("post", 20.0), row("t4", 90.0), {"recipe": "t4", "error": "x"}],
+}
+
+
+def test_the_table_takes_the_median_and_shows_every_round():
+    table = results.table(RESULT)
+    assert list(table.index) == ["post", "t4"] and list(table["tokens/s"]) == [15, 90]
+    assert table.loc["post", "rounds"] == "10 20"
+
+
+def test_the_figures_show_each_recipe():
+    ax = results.plot_speed(RESULT)
+    assert sorted(bar.get_width() for bar in ax.patches) == [15, 90] and ax.get_xlabel()
+    ax = results.plot_curves(CURVES)
+    assert [line.get_label() for line in ax.lines] == ["post", "ours", "slow"] and ax.get_ylabel()
+
+
+def curve(*points):
+    return [{"seconds": seconds, "loss": loss} for seconds, loss in points]
+
+
+CURVES = {
+    "device": "GPU",
+    "rows": [
+        {"recipe": "post", "curve": curve((0, 3.0), (100, 2.0))},
+        {"recipe": "ours", "curve": curve((0, 3.0), (10, 1.9), (20, 1.8))},
+        {"recipe": "slow", "curve": curve((0, 3.0), (500, 2.5))},
+    ],
+}
+
+
+def test_the_time_to_a_loss_is_that_of_a_measured_point():
+    said = results.time_to_loss(CURVES).splitlines()
+    assert "2.000 nats a token after 100 s" in said[0]
+    assert "after 10 s, 1/10.0 of that" in said[1] and "1.800 at the end" in said[1]
+    assert "after never" in said[2]
+
+
+def test_what_is_committed_can_be_read_and_tabled():
+    table = results.table(results.committed("bench-h200"))
+    assert {"plain", "post", "t4", "a100"} <= set(table.index)
+    assert table.loc["t4", "tokens/s"] > 5 * table.loc["post", "tokens/s"]
+    assert results.time_to_loss(results.committed("curves-h200")).count("\n") == 1
+
+
+def test_the_peak_by_nvidia_smi_is_not_what_is_left_after_the_run(monkeypatch):
+    monkeypatch.setattr(memory, "gpu_memory", lambda: memory.Memory("GPU", 9.4, 140.0))
+    monkeypatch.setattr(memory, "gpu_process_gb", lambda: None)
+    monkeypatch.setattr(memory, "torch_memory", lambda: {"reserved": 8.6, "peak reserved": 11.2})
+    assert memory.peak_gpu_gb() == pytest.approx(12.0)

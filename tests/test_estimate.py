@@ -1,0 +1,141 @@
+"""The estimate against what was measured, the recipe that fits, and the sentences where none does."""
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cptlib import estimate, lora, memory, results, training
+from cptlib import model as models
+from cptlib.recipe import Recipe
+
+MEASURED = sorted((Path(__file__).parent.parent / "notebooks" / "measured").glob("memory-*.json"))
+RUNS = [(path.stem, row) for path in MEASURED for row in json.loads(path.read_text())["rows"]]
+A100 = Recipe.named("a100")
+
+
+@pytest.mark.parametrize(("name", "row"), RUNS, ids=lambda part: part if isinstance(part, str) else f"{part['gb']} GB")
+def test_the_estimate_is_within_a_tenth_of_the_measured_peak(name, row):
+    predicted = estimate.estimate(Recipe(**row["settings"]), row=row["row"]).gb
+    assert predicted == pytest.approx(row["gb"], rel=0.10)
+
+
+def test_the_measurements_vary_what_the_estimate_depends_on():
+    settings = [row["settings"] for _, row in RUNS]
+    varied = {field.name for field in fields(Recipe) if len({str(each.get(field.name)) for each in settings}) > 1}
+    assert len(RUNS) >= 8
+    assert varied >= {"model", "rank", "max_length", "micro_batch", "gradient_checkpointing", "load_in_4bit"}
+
+
+@pytest.mark.parametrize(
+    ("change", "more"),
+    [
+        ({"rank": 256}, True),
+        ({"max_length": 4096}, True),
+        ({"micro_batch": 4}, True),
+        ({"load_in_4bit": False}, True),
+        ({"gradient_checkpointing": True}, False),
+        ({"train_embeddings": False}, False),
+    ],
+)
+def test_each_setting_moves_the_estimate_the_right_way(change, more):
+    change_in_gb = estimate.estimate(replace(A100, **change)).gb - estimate.estimate(A100).gb
+    assert change_in_gb > 0.2 if more else change_in_gb < -0.2
+
+
+def test_the_parts_are_named_and_add_up():
+    need = estimate.estimate(A100)
+    assert sum(need.parts.values()) == need.gb
+    assert str(need).splitlines()[-1] == f"{need.gb:6.2f} GB  in all"
+
+
+def test_what_is_held_is_what_a_model_has(tiny, smoke):
+    model = lora.add_adapters(tiny[0], smoke)
+    numbers = lora.count_trainable(model)
+    need = estimate.estimate(smoke, model.config)
+    assert need.parts["adapters"] == pytest.approx(4 * numbers["adapters"] / memory.GB)
+    assert need.parts["trained embedding and head"] == pytest.approx(4 * numbers["embed_tokens"] / memory.GB)
+    assert need.parts["frozen weights"] == pytest.approx(4 * numbers["frozen"] / memory.GB, rel=0.01)  # the norms aside
+
+
+@pytest.mark.parametrize(
+    ("gb", "bits4", "checkpointing", "gave_up"),
+    [
+        (79, False, False, "gives up nothing"),
+        (26, True, False, "16-bit weights"),
+        (15, True, True, "keeping activations"),
+    ],
+)
+def test_the_fastest_setting_that_fits_is_taken_and_says_what_it_gave_up(gb, bits4, checkpointing, gave_up):
+    fitted = A100.fit_to(gb)
+    assert (fitted.load_in_4bit, fitted.gradient_checkpointing) == (bits4, checkpointing)
+    assert estimate.estimate(fitted).gb < gb and gave_up in fitted.why
+    assert fitted.micro_batch * fitted.accumulation == A100.micro_batch * A100.accumulation
+
+
+def test_where_rows_must_be_split_their_number_a_step_stays():
+    fitted = replace(A100, micro_batch=16, max_length=8192).fit_to(24)
+    assert fitted.micro_batch < 16 and fitted.micro_batch * fitted.accumulation == 16
+    assert f"one pass a step ({fitted.accumulation} instead)" in fitted.why
+
+
+def test_where_nothing_fits_it_says_what_it_would_take():
+    with pytest.raises(estimate.DoesNotFit, match=r"cannot be made to fit 8.0 GB: .* needs 1\d.\d GB. Lower rank"):
+        A100.fit_to(8)
+
+
+def test_a_run_that_would_not_fit_is_refused_before_it_is_loaded(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(memory, "available_gb", lambda: 15.0)
+    with pytest.raises(estimate.DoesNotFit) as refusal:
+        models.load_arguments(replace(A100, dtype="bfloat16"))
+    assert (
+        "needs about 24.4 GB, and there are 15.0. The nearest that fits: replace(recipe, gradient_checkpointing=True)"
+        in str(refusal.value)
+    )
+
+
+def test_running_out_of_memory_ends_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(memory, "available_gb", lambda: 26.0)
+
+    class Trainer:
+        model = type("Model", (), {"config": models.config_of(A100.model)})
+
+        def train(self):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(
+        estimate.DoesNotFit, match=r"ran out of the GPU's 26.0 GB. The nearest that fits: replace\(recipe, "
+    ):
+        training.train(Trainer(), A100)
+
+
+def test_the_environment_holds_a_gpu_to_less(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: type("GPU", (), {"total_memory": 80 * memory.GB}))
+    assert memory.available_gb() == 80
+    monkeypatch.setenv("CPTLIB_GPU_GB", "15")
+    assert memory.available_gb() == 15
+
+
+def test_the_estimate_needs_no_network_for_known_models():
+    assert models.config_of("unsloth/mistral-7b-v0.3").hidden_size == 4096
+    with pytest.raises(models.ModelError, match="could not be loaded"):
+        models.config_of("nobody/no-such-model")
+
+
+def test_the_figures_name_their_parts_and_axes():
+    ax = estimate.plot_estimate({"a100": estimate.estimate(A100)}, limit=15)
+    top = max(bar.get_y() + bar.get_height() for bar in ax.patches)
+    assert top == pytest.approx(estimate.estimate(A100).gb) and ax.get_ylabel()
+    ax = estimate.plot_growth(A100)
+    lora_line, full_line = ax.lines[:2]
+    gap = full_line.get_ydata() - lora_line.get_ydata()
+    assert min(gap) > 60 and ax.get_xlabel() and ax.get_title(loc="left")
+
+
+def test_the_table_puts_predicted_beside_measured():
+    table = results.predicted_and_measured([row for _, row in RUNS])
+    assert len(table) == len(RUNS) and table["error %"].abs().max() < 10
