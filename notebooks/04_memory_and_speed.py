@@ -18,7 +18,8 @@
 # Its cells measure a *small* model, SmolLM2-135M, live on the machine you are on. Its large tables come from an
 # H200 with random weights of Mistral-7B's shape (speed and memory do not depend on what the weights know), and
 # are read from files that lie beside this notebook. Without a GPU every cell runs too: what only a GPU can show
-# is then read from such a file, and the cell says so. The outputs on this page come from a machine without one.
+# is then read from such a file, and the cell says so. The outputs on this page come from a machine without one,
+# with the recipe `smoke`.
 
 # %%
 import subprocess
@@ -118,7 +119,7 @@ settings = {
     "t4": Recipe.named("t4"),
     "post": Recipe.named("post"),
 }
-estimate.plot_estimate({name: estimate.estimate(setting) for name, setting in settings.items()}, limit=15)
+ax = estimate.plot_estimate({name: estimate.estimate(setting) for name, setting in settings.items()}, limit=15)
 # %% [markdown]
 # The dashed line is a T4's 15 GB. Is the estimate any good? Here it is beside what nvidia-smi counted for the
 # process at its peak, on an H200, each in a process of its own.
@@ -159,7 +160,7 @@ except estimate.DoesNotFit as error:
 # full training in 16-bit mixed precision takes 16 bytes a weight, with or without a single token.
 
 # %%
-estimate.plot_growth(replace(settings["a100, 16-bit"], micro_batch=1))
+ax = estimate.plot_growth(replace(settings["a100, 16-bit"], micro_batch=1))
 # %% [markdown]
 # For a 7B model the claim is wrong by a wide margin: LoRA saves some 90 GB at any length, because 16 bytes times
 # seven billion does not depend on it. What is true is that the *share* falls: without checkpointing the
@@ -399,7 +400,7 @@ print(*(f"H200, first steps: {seconds} ({name})" for name, seconds in h200["firs
 # %%
 result = results.committed("bench-h200")
 print(f"{result['device']}, {result['date']}; {', '.join(map(' '.join, result['versions'].items()))}\n{result['note']}")
-results.plot_speed(result)
+ax = results.plot_speed(result)
 results.table(result)
 
 # %% [markdown]
@@ -407,16 +408,18 @@ results.table(result)
 # post's own
 # 4-bit weights and checkpointing, packing alone gives 9,500 tokens/s, in less memory than `post` (12.0 GB against 12.8;
 # read after the run instead of during it, 9.4 and 9.2). Within 15 GB: 10,400 tokens/s in bfloat16; in float16
-# gradients are finite from the first step. With memory free 15,500 tokens/s came out where 16,000 were hoped for.
-# The profile says why: at 61% of a matrix product's peak speed, what remains is casts, sums, and the CPU, which
-# needs some 0.1 s of each half-second step to catch up with the GPU.
+# gradients are finite from the first step. With memory free 15,500 tokens/s came out where
+# 16,000 were hoped for, 3% short. At 61% of a matrix product's peak speed, what remains is casts, sums, and waiting. We
+# did not profile that run. By the profile above, less what is computed twice there, its GPU has work for about
+# 0.42 s of the 0.52 s that a step takes, and waits for the CPU in the rest. A larger pass would hide that, and
+# change the updates.
 #
 # And the time to a result, which is what counts: SmolLM2-135M with its real weights on 2,200 real TinyStories.
 
 # %%
 curves = results.committed("curves-h200")
 print(results.time_to_loss(curves))
-results.plot_curves(curves)
+ax = results.plot_curves(curves)
 # %% [markdown]
 # Both see the same stories once. The post's recipe makes 138 updates at 5e-5, and each costs eight passes. Ours
 # makes
