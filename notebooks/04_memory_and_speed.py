@@ -373,8 +373,7 @@ pandas.DataFrame(big["kernels"][:10])
 
 # %% [markdown]
 # Work exceeds the wall clock, because copies to and from the CPU's memory run beside it. Attention, which took
-# 200 of 600 ms when it was called once a document, takes 28. Matrix products are 71%, and that part is near what
-# the GPU can do.
+# 200 of 600 ms when it was called once a document, takes 28. Matrix products are 71%.
 #
 # **The first steps** are slow for a reason of their own: kernels are compiled at first use. Seconds of each step,
 # and what an H200 took for its first ones:

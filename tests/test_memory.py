@@ -101,3 +101,17 @@ def test_the_log_needs_no_torch(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)  # as where only the light dependencies are installed
     MemoryLog().note("start")
     assert "start: " in capsys.readouterr().out
+
+
+def test_of_a_shared_gpu_this_process_is_counted_where_nvidia_smi_knows_it(nvidia_smi):
+    nvidia_smi(f"1, 900\n{os.getpid()}, 2048\n")
+    assert memory.gpu_process_gb() == 2.0
+    nvidia_smi("1, 900\n")
+    assert memory.gpu_process_gb() is None
+    nvidia_smi(TWO)
+    assert memory.probe() == Memory("Tesla T4", 1.0, 15.0)
+
+
+def test_a_machine_without_a_gpu_cannot_be_held_to_less(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert memory.hold_to(15) is None and memory.available_gb() == float("inf") and memory.peak_gpu_gb() is None

@@ -99,3 +99,13 @@ def test_autocast_computes_in_the_16_bits_of_the_weights(tiny):
 
 def test_the_tokenizer_has_three_different_special_tokens(tokenizer):
     assert len({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}) == 3
+
+
+def test_a_shape_is_built_of_random_weights(monkeypatch):
+    shape = {"vocab_size": 1024, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128}
+    monkeypatch.setitem(models.SHAPES, "small", shape)
+    model, tokenizer = models.load(Recipe.parse("smoke,model=shape:small"))
+    assert model.config.hidden_size == 32 and not model.config.tie_word_embeddings
+    assert model.get_input_embeddings().weight.std() > 0 and tokenizer.eos_token == "</s>"
+    assert models.device_of(model).type == ("cuda" if torch.cuda.is_available() else "cpu")
