@@ -22,7 +22,7 @@ def training_arguments(recipe: Recipe) -> dict:
         "num_train_epochs": recipe.epochs,
         "max_steps": recipe.max_steps,
         "learning_rate": recipe.learning_rate,
-        "embedding_learning_rate": recipe.embedding_learning_rate,
+        "embedding_learning_rate": recipe.embedding_learning_rate if recipe.train_embeddings else None,
         "lr_scheduler_type": "cosine",
         "warmup_steps": recipe.warmup,  # below 1 it is a fraction of the steps
         "bf16": dtype == "bfloat16",
