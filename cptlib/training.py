@@ -2,8 +2,9 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
-from cptlib import memory, style
+from cptlib import checkpoints, memory, style
 from cptlib.model import best_dtype
 from cptlib.recipe import Recipe
 
@@ -31,11 +32,11 @@ def training_arguments(recipe: Recipe) -> dict:
         "weight_decay": 0.0,
         "gradient_checkpointing": bool(recipe.gradient_checkpointing),
         "logging_steps": 1,
-        "save_strategy": "no",
+        "save_strategy": "no",  # `train` below saves by the clock
         "report_to": "none",
         "disable_tqdm": True,
         "seed": recipe.seed,
-        "output_dir": OUTPUT_FOLDER,
+        "output_dir": f"{OUTPUT_FOLDER}/{recipe.run_name}",
     }
 
 
@@ -79,6 +80,67 @@ def show_progress(trainer, lines: int = 10):
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
     return trainer
+
+
+def train(trainer, recipe: Recipe):
+    """`trainer.train()` that can be stopped at any moment and goes on where it was; returns the same, for the whole run.
+
+    It saves to `outputs/` every `recipe.save_minutes`, at the end, and after Ctrl-C. Started again with the same recipe,
+    model and documents it goes on from the last whole checkpoint, and comes to the weights and losses of a run that was
+    never stopped (the same bits on a CPU). A finished run is loaded. Raises CheckpointError where that cannot be.
+    """
+    run, data = Path(trainer.args.output_dir), checkpoints.digest(trainer.train_dataset)
+    last = checkpoints.last_whole(run)
+    seconds = _seconds_in(last, data) if last else 0.0
+    if last and _is_finished(trainer, last):
+        print(f"This run was finished before: {last} is loaded. To train anew, remove {run}.")
+        return _load_finished(trainer, last, seconds)
+    if last:
+        print(f"Going on from {last}.")
+    checkpoints.require_room(trainer.model, run, recipe.keep_checkpoints)
+    saver = checkpoints.add_saver(
+        trainer, minutes=recipe.save_minutes, keep=recipe.keep_checkpoints, data=data, seconds=seconds
+    )
+    try:
+        with checkpoints.interruptible(saver):
+            result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    finally:
+        trainer.remove_callback(saver)
+    if saver.stop:
+        print(f"Stopped and saved at step {result.global_step} of {trainer.state.max_steps}. Train again to go on.")
+        raise KeyboardInterrupt
+    result.metrics["train_runtime"] += seconds
+    return result
+
+
+def _seconds_in(checkpoint: Path, data: int) -> float:
+    """Seconds of training in a checkpoint; CheckpointError if it was trained on other rows."""
+    mark = checkpoints.read_mark(checkpoint)
+    if mark.data != data:
+        raise checkpoints.CheckpointError(
+            f"{checkpoint} was trained on other documents than these. Bring those back to go on, or remove "
+            f"{checkpoint.parent} to begin anew."
+        )
+    return mark.seconds
+
+
+def _is_finished(trainer, checkpoint: Path) -> bool:
+    from transformers import TrainerState
+
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return state.global_step >= state.max_steps
+
+
+def _load_finished(trainer, checkpoint: Path, seconds: float):
+    from transformers import TrainerState
+    from transformers.trainer_utils import TrainOutput
+
+    trainer.model.load_adapter(str(checkpoint), "default", is_trainable=True)
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    losses = history(trainer)["loss"]
+    return TrainOutput(
+        trainer.state.global_step, losses.mean(), {"train_runtime": seconds, "train_loss": losses.mean()}
+    )
 
 
 def tokens_per_epoch(trainer) -> int:
