@@ -12,6 +12,7 @@ LICENCES = {
     STORIES: "apache-2.0",
     "roneneldan/TinyStories": "cdla-sharing-1.0",
 }
+NAMES = {SMOLLM2: "SmolLM2-135M-Instruct", STORIES: "cptlib's bundled bedtime stories"}
 UNKNOWN = "unknown: look it up before you share the model"
 
 
@@ -41,6 +42,8 @@ def model_card(recipe: Recipe, comparison=None, report=None, documents: int | No
 
 def _name(source: str) -> str:
     """A model's or corpus's name as others may read it: of a local path only the last part."""
+    if source in NAMES:
+        return NAMES[source]
     return Path(source).name if Path(source).is_absolute() or Path(source).exists() else source
 
 

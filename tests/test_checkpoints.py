@@ -186,8 +186,7 @@ def test_ctrl_c_saves_before_it_stops(start, whole, recipe, capsys):
         training.train(trainer, seldom)
     assert "Stopped and saved at step 7 of 12" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    trainer = start()
-    training.train(trainer, seldom)
+    training.train(trainer, seldom)  # the cell once more, with the same trainer
     assert losses(trainer) == losses(whole)
 
 
