@@ -8,8 +8,6 @@ import jupytext
 import nbformat
 import pytest
 
-from cptlib import walkthrough
-
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9]*.ipynb"))
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -49,8 +47,3 @@ def test_figures_have_titles_and_axes_with_labels(path):
         cell.source for cell in code_cells(path) if any("image/png" in out.get("data", {}) for out in cell.outputs)
     ]
     assert drawing and all("plot_" in source for source in drawing)
-
-
-def test_it_runs_from_a_fresh_kernel(path, tmp_path, monkeypatch):
-    monkeypatch.setenv("CPTLIB_RECIPE", "smoke")
-    assert walkthrough.run(path, tmp_path).exists()
