@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cptlib.model import autocast
+
 SETTLING = 10  # steps in a row that float16's loss scale may skip until it fits; it halves with each
 
 
@@ -268,10 +270,10 @@ def _longest_document(dataset) -> int:
 
 
 def _loss(trainer, batch) -> float:
-    """The training loss of a batch, as the trainer computes it, without a gradient."""
+    """The training loss of a batch, in the number format of the training, without a gradient."""
     import torch
 
-    with torch.no_grad(), trainer.compute_loss_context_manager():
+    with torch.no_grad(), autocast(trainer.model):
         return trainer.model(**trainer._prepare_inputs(dict(batch))).loss.item()
 
 

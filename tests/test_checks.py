@@ -41,6 +41,10 @@ def test_a_good_trainer_passes_and_can_still_train(make, capsys):
     assert trainer.train().global_step == 2
 
 
+def test_16_bit_weights_beside_float32_ones_pass(make):
+    checks.preflight(make(dtype="bfloat16"))
+
+
 def test_the_model_is_not_run_on_what_would_break_it(make, capsys):
     trainer = make(texts=["One.", "Two."])
     trainer.model.forward = None

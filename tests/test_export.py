@@ -48,7 +48,7 @@ def build(variant, smoke, folder):
 
 def logits(model, tokenizer):
     with torch.no_grad(), models.autocast(model):
-        return model(**tokenizer(PROMPT, return_tensors="pt")).logits.float()
+        return model(**tokenizer(PROMPT, return_tensors="pt").to(model.device)).logits.float().cpu()
 
 
 FRESH = textwrap.dedent("""
@@ -219,3 +219,15 @@ def test_an_upload_is_private_and_takes_the_token_from_the_environment(smoke, tm
     assert export.upload(folder, "me/model") == "https://huggingface.co/me/model"
     assert calls[:2] == ["a token", (("me/model",), {"private": True, "exist_ok": True})]
     assert "adapter_model.safetensors" in calls[2]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("four_bit", [False, True])
+def test_on_a_gpu_both_kinds_of_base_come_back(smoke, tmp_path, four_bit):
+    gpu = replace(smoke, dtype="bfloat16", load_in_4bit=four_bit)
+    model, tokenizer, recipe = build("tied", gpu, tmp_path)
+    trained = logits(model, tokenizer)
+    adapter = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
+    merged = export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
+    for folder in (adapter, merged):
+        assert (logits(*export.load(folder)) - trained).abs().max() < 2 * TOLERANCE["bfloat16"], folder
