@@ -67,12 +67,12 @@ def show_progress(trainer, lines: int = 10):
 
     class Progress(TrainerCallback):
         def on_train_begin(self, args, state, control, **kwargs):
-            self.started = time.perf_counter()
+            self.started, self.first = time.perf_counter(), state.global_step  # above 0 in a run that goes on
 
         def on_log(self, args, state, control, logs, **kwargs):
             step, steps = state.global_step, state.max_steps
             if "loss" in logs and (step == 1 or step == steps or step % max(steps // lines, 1) == 0):
-                left = (time.perf_counter() - self.started) / step * (steps - step)
+                left = (time.perf_counter() - self.started) / (step - self.first) * (steps - step)
                 print(
                     f"step {step:4} of {steps}   loss {float(logs['loss']):.3f}   about {left:.0f} s left", flush=True
                 )
