@@ -125,20 +125,19 @@ def train(arguments) -> dict:
         recipe = replace(recipe, corpus=arguments.corpus, documents=None)
     print(f"Recipe {recipe.name!r}: {recipe.model} on {recipe.corpus}.")
     model, tokenizer = models.load(recipe)
-    documents = corpus.add_eos(
-        corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed), tokenizer
-    )
-    texts = evaluate.domains(documents["held_out"]["text"])
+    parts = corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)
+    documents = corpus.add_eos(corpus.cut(parts["train"], tokenizer, recipe.max_length), tokenizer)
+    texts = evaluate.domains(corpus.add_eos(parts["held_out"], tokenizer)["text"])
     before = evaluate.evaluate_domains(FastLanguageModel.for_inference(model), tokenizer, texts, recipe.max_length)
     model = lora.add_adapters(FastLanguageModel.for_training(model), recipe)
-    trainer = training.make_trainer(model, tokenizer, documents["train"], recipe)
+    trainer = training.make_trainer(model, tokenizer, documents, recipe)
     checks.preflight(trainer)
     report = training.report(trainer, training.train(trainer, recipe))
     after = evaluate.evaluate_domains(FastLanguageModel.for_inference(model), tokenizer, texts, recipe.max_length)
     comparison = evaluate.compare(before, after)
     folder = arguments.to or Path(trainer.args.output_dir) / "adapter"
     export.save_adapter(model, tokenizer, recipe, folder)
-    (folder / "README.md").write_text(card.model_card(recipe, comparison, report, len(documents["train"])))
+    (folder / "README.md").write_text(card.model_card(recipe, comparison, report, len(parts["train"])))
     print(f"{report}\n{comparison.to_string()}\nSaved: {folder}")
     scores = {"before": _numbers(before), "after": _numbers(after)}
     return {"adapter": str(folder), "recipe": asdict(recipe), **asdict(report), "perplexity": scores}

@@ -96,6 +96,11 @@ def test_a_corpus_of_ones_own_is_read_whole(call, tmp_path):
     assert list(json.loads(out)) == [str(tmp_path / "mine.txt")]
 
 
+def test_a_folder_with_one_file_of_each_format_trains(call, one_of_each):
+    code, out, errors = call("train", "--recipe", "smoke", "--corpus", one_of_each, "--to", "mixed", "--json")
+    assert code == 0 and json.loads(out)["steps"] == 2 and "every document ends with EOS" in errors
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
