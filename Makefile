@@ -22,6 +22,7 @@ test: lint
 	@echo "Running the tests"
 	@$(BIN)/python -m pytest
 	@echo "Running every notebook with the recipe 'smoke'"
+	@rm -rf notebooks/outputs  # a finished run there would be loaded, not trained
 	@CPTLIB_RECIPE=smoke $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
 RUN ?= $(BIN)/python
@@ -58,6 +59,7 @@ sync: .venv/ready
 
 # The committed outputs, made anew by a real run on this machine
 notebooks: sync
+	@rm -rf build/outputs  # as above
 	@$(BIN)/python -m cptlib run $(NOTEBOOK).ipynb --to build
 	@cp build/$(notdir $(NOTEBOOK)).ipynb notebooks/ && touch $(NOTEBOOK).py && $(BIN)/jupytext --quiet --sync $(NOTEBOOK).py
 

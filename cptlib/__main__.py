@@ -1,11 +1,11 @@
-"""`python -m cptlib run NOTEBOOK`: a notebook of this project without Jupyter. `… bench RECIPE…`: recipes side by side."""
+"""Continued pre-training from the command line: `python -m cptlib COMMAND --help` explains each command, with examples."""
 
 import argparse
 import sys
 import time
 from pathlib import Path
 
-from cptlib import bench_command, corpus_command
+from cptlib import bench_command, cli, corpus_command
 
 
 def main() -> int:
@@ -16,9 +16,11 @@ def main() -> int:
     run.add_argument("--to", type=Path, default=Path("build"), help="folder for the results (default: build)")
     corpus_command.add(commands)
     bench_command.add(commands)
+    cli.add(commands)
     arguments = parser.parse_args()
-    if arguments.command in ("corpus", "bench"):
-        return {"corpus": corpus_command, "bench": bench_command}[arguments.command].run(arguments)
+    modules = {"corpus": corpus_command, "bench": bench_command, **dict.fromkeys(cli.COMMANDS, cli)}
+    if arguments.command in modules:
+        return modules[arguments.command].run(arguments)
     if not arguments.notebook.is_file():
         parser.error(f"there is no notebook {arguments.notebook}")
 

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cptlib import attention
+from cptlib.model import autocast
+
+SETTLING = 10  # steps in a row that float16's loss scale may skip until it fits; it halves with each
 
 
 class PreflightError(RuntimeError):
@@ -27,31 +30,77 @@ class Finding:
 
 
 def preflight(trainer, rows: int = 4) -> None:
-    """Check a trainer, with its model and its first `rows` rows, just before `trainer.train()`; prints a line a check.
+    """Check a trainer, with its model and its first `rows` rows, just before `trainer.train()`; prints a table.
 
-    Raises PreflightError with every failure.
+    Takes about a second and a forward pass or three. The last checks run the model, so only where the others pass. From
+    then on the trainer stops at a step whose gradient is no number. Raises PreflightError with every failure.
     """
-    findings = [check(trainer, rows) for check in CHECKS]
-    print(*findings, sep="\n")
-    if failed := [str(finding) for finding in findings if finding.problem]:
-        raise PreflightError("\n".join(failed))
+    findings = [check(trainer, rows) for check in LOOKS]
+    if not any(finding.problem for finding in findings):
+        findings += [check(trainer, rows) for check in TRIALS]
+    failed = [finding for finding in findings if finding.problem]
+    width = max(len(finding.name) for finding in findings)
+    print(f"{'check':{width}}  result", "-" * (width + 8), sep="\n")
+    for finding in findings:
+        print(f"{finding.name:{width}}  {'FAILED' if finding.problem else 'ok'}")
+    if failed:
+        raise PreflightError("\n".join(map(str, failed)))
+    stop_at_nan(trainer)
+
+
+def ids_fit(trainer, rows: int = 0) -> Finding:
+    """Each token id of the tokenizer has a row in the embedding."""
+    size = trainer.model.get_input_embeddings().weight.shape[0]
+    largest = max(trainer.processing_class.get_vocab().values())
+    return Finding(
+        "every token has a row in the embedding",
+        f"the tokenizer's largest id is {largest}, the embedding has {size} rows" if largest >= size else None,
+        "Training would stop with an index error, on a GPU one that names neither token nor line.",
+        "Use the tokenizer that belongs to the model, or call model.resize_token_embeddings(len(tokenizer)) before "
+        "the adapters are added.",
+    )
+
+
+def positions_fit(trainer, rows: int = 0) -> Finding:
+    """No document is longer than the positions the model knows."""
+    most = getattr(trainer.model.config, "max_position_embeddings", None)
+    longest = _longest_document(trainer.train_dataset)
+    return Finding(
+        "no document is longer than the model's positions",
+        f"one has {longest} tokens, the model knows {most} positions" if most and longest > most else None,
+        "Beyond its positions a model writes noise, and learns from noise.",
+        f"Set the recipe's max_length to {most} or less.",
+    )
+
+
+def something_is_learned(trainer, rows: int = 4) -> Finding:
+    """Each row has tokens that the loss counts."""
+    unread = [n for n, (_, labels) in enumerate(_documents(trainer, rows)) if all(label == -100 for label in labels)]
+    return Finding(
+        "the loss counts tokens of every document",
+        f"all labels of document {unread[0]} are masked" if unread else None,
+        "Nothing would be learned from it.",
+        "Train on a plain text column, without masks for prompts or answers.",
+    )
 
 
 def eos_is_learned(trainer, rows: int = 4) -> Finding:
-    """Each document's last token is EOS, and the loss counts it. Of cut documents only the last piece has one."""
+    """Each document's last token is EOS, no other is, and the loss counts it. Of cut documents only the last piece has one."""
     eos, problem = trainer.processing_class.eos_token_id, None
     pieces = getattr(trainer, "documents_are_cut", False)  # training.make_trainer sets it
     for number, (ids, labels) in enumerate(_documents(trainer, rows)):
         if ids[-1] != eos and not pieces:
             problem = f"document {number} ends with token {ids[-1]}, not with EOS ({eos})"
+        elif eos in ids[:-1]:
+            problem = f"document {number} has EOS ({eos}) in its middle, at token {ids.index(eos)}"
         elif ids[-1] == eos != labels[-1]:
             problem = f"the EOS of document {number} is masked out of the loss"
     return Finding(
         "every document ends with EOS, and the loss counts it",
         problem,
-        "The model would not learn to stop.",
-        "Put EOS after each document (corpus.add_eos), keep documents within max_length, and let the padding token be "
-        "another one than EOS.",
+        "The model would not learn to stop, or learn to stop too early.",
+        "Put EOS after each document and nowhere else (corpus.add_eos), keep documents within max_length, and let the "
+        "padding token be another one than EOS.",
     )
 
 
@@ -76,7 +125,7 @@ def embeddings_train(trainer, rows: int = 0) -> Finding:
     model, problem = trainer.model, None
     for part, module in (("embed_tokens", model.get_input_embeddings()), ("lm_head", model.get_output_embeddings())):
         weight = module.weight
-        if trainer.args.embedding_learning_rate is None:
+        if _embedding_rate(trainer) is None:
             continue
         if not weight.requires_grad:
             problem = f"{part} is frozen"
@@ -90,11 +139,24 @@ def embeddings_train(trainer, rows: int = 0) -> Finding:
     )
 
 
+def tied_stay_tied(trainer, rows: int = 0) -> Finding:
+    """A model whose config ties embedding and head uses one matrix for both."""
+    model = trainer.model
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    untied = model.config.tie_word_embeddings and head is not embedding and head.data_ptr() != embedding.data_ptr()
+    return Finding(
+        "tied embeddings are still tied",
+        "embedding and head are two matrices now, and the config says they are one" if untied else None,
+        "They would drift apart, and whoever loads the saved model would lose the trained head.",
+        "Add the adapters with ensure_weight_tying=True.",
+    )
+
+
 def two_learning_rates(trainer, rows: int = 0) -> Finding:
     """The optimizer trains the embeddings at the embedding learning rate and the rest at the learning rate."""
-    args, problem = trainer.args, None
-    if args.embedding_learning_rate is not None:
-        wanted = {args.learning_rate, args.embedding_learning_rate}
+    rate, problem = _embedding_rate(trainer), None
+    if rate is not None:
+        wanted = {trainer.args.learning_rate, rate}
         rates = {group["lr"] for group in _optimizer(trainer).param_groups}
         if rates != wanted:
             problem = f"its learning rates are {sorted(rates)}, not {sorted(wanted)}"
@@ -103,6 +165,29 @@ def two_learning_rates(trainer, rows: int = 0) -> Finding:
         problem,
         "The embeddings would be trained at the wrong rate.",
         "Use UnslothTrainer with UnslothTrainingArguments(embedding_learning_rate=…).",
+    )
+
+
+def steps_suffice(trainer, rows: int = 0) -> Finding:
+    """A float16 run has more steps than its loss scale takes to settle."""
+    steps = trainer.args.max_steps
+    return Finding(
+        "the run is long enough for float16",
+        f"it has {steps} steps, and the first four may be skipped" if trainer.args.fp16 and 0 < steps < 5 else None,
+        "The loss scale starts high and halves at each overflow: all steps may be skipped, and nothing trained.",
+        "Set max_steps to 5 or more, or train in bfloat16 or float32.",
+    )
+
+
+def loss_is_a_number(trainer, rows: int = 4) -> Finding:
+    """The first batch, in the number format of the training, has a finite loss."""
+    batch = _batch(trainer, min(rows, trainer.args.per_device_train_batch_size))
+    loss = _loss(trainer, batch)
+    return Finding(
+        "the first batch has a finite loss",
+        None if -float("inf") < loss < float("inf") else f"it is {loss}",
+        "The first step would turn every trained weight into NaN, or, in float16, be skipped like all others.",
+        "A number overflows: train in bfloat16 or float32 (the recipe's dtype), since float16 ends at 65,504.",
     )
 
 
@@ -121,7 +206,45 @@ def documents_apart(trainer, rows: int = 0) -> Finding:
     )
 
 
-CHECKS = (eos_is_learned, one_bos, embeddings_train, two_learning_rates, documents_apart)
+LOOKS = (
+    ids_fit,
+    positions_fit,
+    something_is_learned,
+    eos_is_learned,
+    one_bos,
+    embeddings_train,
+    tied_stay_tied,
+    two_learning_rates,
+    steps_suffice,
+)
+TRIALS = (loss_is_a_number, documents_apart)
+
+
+def stop_at_nan(trainer) -> None:
+    """Have the trainer raise PreflightError at a step whose gradient is no number, before it saves what that left.
+
+    In float16 the first steps may be skipped while the loss scale finds its size, so there it takes SETTLING in a row.
+    """
+    from transformers import TrainerCallback
+
+    class StopAtNan(TrainerCallback):
+        lost = 0
+
+        def on_log(self, args, state, control, logs, **kwargs):
+            if "grad_norm" in logs:
+                finite = abs(float(logs["grad_norm"])) < float("inf")
+                self.lost = 0 if finite else self.lost + 1
+            if self.lost >= (SETTLING if args.fp16 else 1):
+                raise PreflightError(
+                    f"The gradient of step {state.global_step} is {float(logs['grad_norm'])}: the run is lost from here "
+                    "on. Lower the learning rate, or train in bfloat16 or float32; then start again."
+                )
+
+    trainer.add_callback(StopAtNan())
+
+
+def _embedding_rate(trainer) -> float | None:
+    return getattr(trainer.args, "embedding_learning_rate", None)
 
 
 def _optimizer(trainer):
@@ -132,15 +255,42 @@ def _optimizer(trainer):
     return optimizer
 
 
-def _documents(trainer, rows: int) -> Iterator[tuple[list[int], list[int]]]:
-    """(ids, labels) of each document in the batch that the trainer's collator makes of its first rows, padding left out."""
+def _longest_document(dataset) -> int:
+    """Tokens of the longest document, or of the longest row where the dataset does not tell documents apart."""
+    if "seq_lengths" in dataset.column_names:  # packed
+        return max(max(lengths) for lengths in dataset["seq_lengths"])
+    return max(map(len, dataset["input_ids"]))
+
+
+def _loss(trainer, batch) -> float:
+    """The training loss of a batch, in the number format of the training, without a gradient."""
+    import torch
+
+    with torch.no_grad(), autocast(trainer.model):
+        return trainer.model(**trainer._prepare_inputs(dict(batch))).loss.item()
+
+
+def _batch(trainer, rows: int) -> dict:
+    """What the trainer's collator makes of its first rows."""
     dataset = trainer.train_dataset
-    batch = trainer.data_collator([dataset[i] for i in range(min(rows, len(dataset)))])
+    return trainer.data_collator([dataset[i] for i in range(min(rows, len(dataset)))])
+
+
+def _starts(batch, row: int = 0) -> list[int]:
+    """Where the documents of a packed row begin; [] for rows that are not packed."""
+    if "position_ids" not in batch:
+        return []
+    return [n for n, position in enumerate(batch["position_ids"][row].tolist()) if position == 0]
+
+
+def _documents(trainer, rows: int) -> Iterator[tuple[list[int], list[int]]]:
+    """(ids, labels) of each document in the batch of the trainer's first rows, padding left out."""
+    batch = _batch(trainer, rows)
     for i, (ids, labels) in enumerate(zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)):
         if "attention_mask" in batch:
             length = int(batch["attention_mask"][i].sum())
             yield ids[:length], labels[:length]
-        else:  # documents packed into one row: positions begin at 0 with each
-            starts = [n for n, position in enumerate(batch["position_ids"][i].tolist()) if position == 0]
+        else:
+            starts = _starts(batch, i)
             for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
                 yield ids[start:end], labels[start:end]

@@ -49,10 +49,10 @@ def _log_probabilities(model, tokenizer, text: str, start: int) -> list[float]:
     """Of each token of `text` that ends after character `start`, given all before it; the first token is not counted."""
     import torch
 
-    from cptlib.model import autocast
+    from cptlib.model import autocast, device_of
 
     encoded = tokenizer(text, return_offsets_mapping=True)
-    ids = torch.tensor([encoded["input_ids"]], device=model.device)
+    ids = torch.tensor([encoded["input_ids"]], device=device_of(model))
     with torch.no_grad(), autocast(model):
         logits = model(input_ids=ids).logits[0, :-1].float()
     nats = logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].tolist()

