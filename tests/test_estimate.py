@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cptlib import estimate, lora, memory, results, training
+from cptlib import estimate, lora, memory, results
 from cptlib import model as models
 from cptlib.recipe import Recipe
 
@@ -100,16 +100,12 @@ def test_a_run_that_would_not_fit_is_refused_before_it_is_loaded(monkeypatch):
 def test_running_out_of_memory_ends_in_a_sentence(monkeypatch):
     monkeypatch.setattr(memory, "available_gb", lambda: 26.0)
 
-    class Trainer:
-        model = type("Model", (), {"config": models.config_of(A100.model)})
-
-        def train(self):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    with pytest.raises(
-        estimate.DoesNotFit, match=r"ran out of the GPU's 26.0 GB. The nearest that fits: replace\(recipe, "
+    sentence = r"ran out of the GPU's 26.0 GB. The nearest that fits: replace\(recipe, "
+    with (
+        pytest.raises(estimate.DoesNotFit, match=sentence),
+        estimate.out_of_memory_explained(A100, models.config_of(A100.model)),
     ):
-        training.train(Trainer(), A100)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 def test_the_environment_holds_a_gpu_to_less(monkeypatch):
