@@ -11,15 +11,13 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/cptlib/cptlib/blob/main/notebooks/04_memory_and_speed.ipynb)
 #
-# Training a 7B model in 12 GB, or ten times as fast as the obvious recipe: neither is luck. Every gigabyte of a
-# run can be named before it starts, and nearly every millisecond of a step after it has run. This notebook does
-# both.
+# Training a 7B model in 12 GB, or ten times as fast as the obvious recipe: neither is luck. Every gigabyte of a run can
+# be named before it starts, and nearly every millisecond of a step after it has run. This notebook does both.
 #
-# Its cells measure a *small* model, SmolLM2-135M, live on the machine you are on. Its large tables come from an
-# H200 with random weights of Mistral-7B's shape (speed and memory do not depend on what the weights know), and
-# are read from files that lie beside this notebook. Without a GPU every cell runs too: what only a GPU can show
-# is then read from such a file, and the cell says so. The outputs on this page come from a machine without one,
-# with the recipe `smoke`.
+# Its cells measure a *small* model, SmolLM2-135M, live on the machine you are on. Its large tables come from an H200
+# with random weights of Mistral-7B's shape (speed and memory do not depend on what the weights know), and are read from
+# files that lie beside this notebook. Without a GPU every cell runs too: what only a GPU can show is then read from
+# such a file, and the cell says so. The outputs on this page come from a machine without one, with the recipe `smoke`.
 
 # %%
 import subprocess
@@ -53,9 +51,9 @@ print(f"{memory.probe().device}; recipe {recipe.name!r}, because {recipe.why}. C
 # %% [markdown]
 # ## 1. Two counts of memory, and what lies between them
 #
-# torch counts the bytes of its tensors (*allocated*), and the bytes it has taken from the GPU (*reserved*): what
-# a deleted tensor leaves behind is kept for the next one. `nvidia-smi` counts what the GPU cannot give to anybody
-# else. The next cell takes the three counts after each of five things that a program does.
+# torch counts the bytes of its tensors (*allocated*), and the bytes it has taken from the GPU (*reserved*): what a
+# deleted tensor leaves behind is kept for the next one. `nvidia-smi` counts what the GPU cannot give to anybody else.
+# The next cell takes the three counts after each of five things that a program does.
 
 
 # %%
@@ -80,37 +78,34 @@ else:
 pandas.DataFrame(counts).round(3)
 
 # %% [markdown]
-# Read the rows downward. One number costs 0.7 GB by nvidia-smi: **CUDA's own context**, its code and state, which
-# torch never sees. The matrix adds the same to all three. Multiplying brings in **cuBLAS**, whose kernels and
-# workspace are partly beside torch's count. Deleted tensors leave *allocated* but stay in
-# *reserved*: **torch's spare blocks**. Only `empty_cache` gives them back.
+# Read the rows downward. One number costs 0.7 GB by nvidia-smi: **CUDA's own context**, its code and state, which torch
+# never sees. The matrix adds the same to all three. Multiplying brings in **cuBLAS**, whose kernels and workspace are
+# partly beside torch's count. Deleted tensors leave *allocated* but stay in *reserved*: **torch's spare blocks**. Only
+# `empty_cache` gives them back.
 #
-# So nvidia-smi = tensors + spare blocks + CUDA, and the last is some 0.7 GB on an H200. One trap: unsloth empties
-# the cache when training ends, and then nvidia-smi shows less than the run's peak. On Mistral-7B's shape we first
-# read
-# 9.4 GB that way, where the run had held 12.0. The library adds what was given back (`memory.peak_gpu_gb`).
+# So nvidia-smi = tensors + spare blocks + CUDA, and the last is some 0.7 GB on an H200. One trap: unsloth empties the
+# cache when training ends, and then nvidia-smi shows less than the run's peak. On Mistral-7B's shape we first read 9.4
+# GB that way, where the run had held 12.0. The library adds what was given back (`memory.peak_gpu_gb`).
 
 # %% [markdown]
 # ## 2. The memory of a run, before the run
 #
-# `estimate.estimate` needs a recipe and the model's config, a file of a kilobyte. Weights, gradients and
-# optimizer state are arithmetic. What a layer keeps for the backward pass follows from its code: for each token
-# the inputs of its norms, of attention and of its projections. What is left (torch's spare blocks, CUDA) was
-# measured.
+# `estimate.estimate` needs a recipe and the model's config, a file of a kilobyte. Weights, gradients and optimizer
+# state are arithmetic. What a layer keeps for the backward pass follows from its code: for each token the inputs of its
+# norms, of attention and of its projections. What is left (torch's spare blocks, CUDA) was measured.
 
 # %%
 print(estimate.estimate(Recipe.named("a100")))
 
 # %% [markdown]
-# The parts belong to the *fullest moment* of a step, and there are three candidates. When the loss is computed,
-# all activations are alive, and no gradient yet. When the backward pass reaches the first layer, the activations
-# are gone, and nearly all gradients are there. Last comes the embedding's own gradient, the size of the whole
-# table. Where activations are kept, the first moment wins; where they are not, one of the others.
+# The parts belong to the *fullest moment* of a step, and there are three candidates. When the loss is computed, all
+# activations are alive, and no gradient yet. When the backward pass reaches the first layer, the activations are gone,
+# and nearly all gradients are there. Last comes the embedding's own gradient, the size of the whole table. Where
+# activations are kept, the first moment wins; where they are not, one of the others.
 #
-# Two entries surprise. A frozen original of embedding and head stays beside the trained copy (0.5 GB for
-# Mistral). And the embedding's share of the optimizer takes 8 bytes a weight and not 2, even with an 8-bit
-# optimizer: both transformers and unsloth exempt embeddings from it, because a rarely seen row's statistics
-# suffer most from rounding.
+# Two entries surprise. A frozen original of embedding and head stays beside the trained copy (0.5 GB for Mistral). And
+# the embedding's share of the optimizer takes 8 bytes a weight and not 2, even with an 8-bit optimizer: both
+# transformers and unsloth exempt embeddings from it, because a rarely seen row's statistics suffer most from rounding.
 
 # %%
 settings = {
@@ -121,8 +116,8 @@ settings = {
 }
 ax = estimate.plot_estimate({name: estimate.estimate(setting) for name, setting in settings.items()}, limit=15)
 # %% [markdown]
-# The dashed line is a T4's 15 GB. Is the estimate any good? Here it is beside what nvidia-smi counted for the
-# process at its peak, on an H200, each in a process of its own.
+# The dashed line is a T4's 15 GB. Is the estimate any good? Here it is beside what nvidia-smi counted for the process
+# at its peak, on an H200, each in a process of its own.
 
 # %%
 rows = results.committed("memory-h200")["rows"]
@@ -131,13 +126,12 @@ print(f"largest error: {table['error %'].abs().max():.1f}%, over {len(table)} ru
 table
 
 # %% [markdown]
-# A caveat: the measured constants (4% of spare blocks, 0.75 GB for CUDA, 1.43 for a layer run backward) come from
-# the same machine, and partly from the same runs. The table shows that the arithmetic holds over three models,
-# not that another GPU's driver takes the same 0.75 GB.
+# A caveat: the measured constants (4% of spare blocks, 0.75 GB for CUDA, 1.43 for a layer run backward) come from the
+# same machine, and partly from the same runs. The table shows that the arithmetic holds over three models, not that
+# another GPU's driver takes the same 0.75 GB.
 #
-# With an estimate at hand, a setting can be chosen instead of found out. `fit_to` goes from the fastest setting
-# to the slowest, with the rows of a step unchanged, so that the run learns the same, and stops at the first that
-# fits.
+# With an estimate at hand, a setting can be chosen instead of found out. `fit_to` goes from the fastest setting to the
+# slowest, with the rows of a step unchanged, so that the run learns the same, and stops at the first that fits.
 
 # %%
 for gb in (15, 24, 40, 80):
@@ -149,23 +143,23 @@ except estimate.DoesNotFit as error:
     print("\nRefused:", error)
 
 # %% [markdown]
-# The last line is what loading the model says on a machine that is too small, before anything is downloaded. If
-# memory runs out during a run all the same, the same sentence comes instead of a stack trace.
+# The last line is what loading the model says on a machine that is too small, before anything is downloaded. If memory
+# runs out during a run all the same, the same sentence comes instead of a stack trace.
 
 # %% [markdown]
 # ## 3. How memory grows: with length, batch, rank, and with LoRA or without
 #
 # *"From 1,024 tokens on, LoRA saves little"*: does it? What LoRA saves is gradients and optimizer state. They have a
-# fixed size, while activations grow with the tokens of a pass, and LoRA needs those too. We put both on one axis:
-# full training in 16-bit mixed precision takes 16 bytes a weight, with or without a single token.
+# fixed size, while activations grow with the tokens of a pass, and LoRA needs those too. We put both on one axis: full
+# training in 16-bit mixed precision takes 16 bytes a weight, with or without a single token.
 
 # %%
 ax = estimate.plot_growth(replace(settings["a100, 16-bit"], micro_batch=1))
 # %% [markdown]
-# For a 7B model the claim is wrong by a wide margin: LoRA saves some 90 GB at any length, because 16 bytes times
-# seven billion does not depend on it. What is true is that the *share* falls: without checkpointing the
-# activations of one long row pass the weights themselves near 4,096 tokens. For a small model the fixed part is
-# small, and the claim comes true. Measured, on the small model:
+# For a 7B model the claim is wrong by a wide margin: LoRA saves some 90 GB at any length, because 16 bytes times seven
+# billion does not depend on it. What is true is that the *share* falls: without checkpointing the activations of one
+# long row pass the weights themselves near 4,096 tokens. For a small model the fixed part is small, and the claim comes
+# true. Measured, on the small model:
 
 
 # %%
@@ -199,18 +193,17 @@ else:
 pandas.DataFrame(peaks).round(2)
 
 # %% [markdown]
-# Rows: tokens in the row; values: GB at torch's peak. The gap between LoRA at rank 16 and all weights stays at
-# about
+# Rows: tokens in the row; values: GB at torch's peak. The gap between LoRA at rank 16 and all weights stays at about
 # 1.3 GB from the first row to the last, while everything grows beneath it: at 256 tokens LoRA halves the memory, at
 # 4,096 it saves a sixth. So for a small model the claim is fair; for a 7B model it is not. Going from rank 16 to 128
-# costs half a gigabyte at any length. Batch is length by another name: two rows of 2,048 tokens keep what one of
-# 4,096 does.
+# costs half a gigabyte at any length. Batch is length by another name: two rows of 2,048 tokens keep what one of 4,096
+# does.
 
 # %% [markdown]
 # ## 4. Checkpointing: what it saves, what it costs
 #
-# With gradient checkpointing a layer keeps only its input, and runs forward a second time when its turn comes in
-# the backward pass. unsloth's kind also moves that input to the CPU's memory and back.
+# With gradient checkpointing a layer keeps only its input, and runs forward a second time when its turn comes in the
+# backward pass. unsloth's kind also moves that input to the CPU's memory and back.
 
 # %%
 modes = {"off": False, "standard": True, "unsloth": "unsloth"} if gpu else {"off": False}
@@ -223,20 +216,18 @@ if not gpu:
     display(pandas.DataFrame(h200["checkpointing"]).T)
 
 # %% [markdown]
-# Computing the layers twice costs a third more time, as one would expect: the forward pass is a third of the
-# work. It saves 1.2 GB of this small model's 3.7. Nearly all that is left does not depend on the batch.
+# Computing the layers twice costs a third more time, as one would expect: the forward pass is a third of the work. It
+# saves 1.2 GB of this small model's 3.7. Nearly all that is left does not depend on the batch.
 #
-# For Mistral-7B's shape, in 4 bits and with two packed rows, keeping everything takes 23.8 GB; standard
-# checkpointing
-# 11.7; unsloth's 12.0, and it is slower by a tenth. Sending inputs to the CPU pays when rows are so long that the inputs
-# themselves fill the memory. At 2 × 2,048 tokens they are 1 GB, gone by the time gradients arrive, and so off the
-# peak. That is why our `t4` recipe takes the standard kind.
+# For Mistral-7B's shape, in 4 bits and with two packed rows, keeping everything takes 23.8 GB; standard checkpointing
+# 11.7; unsloth's 12.0, and it is slower by a tenth. Sending inputs to the CPU pays when rows are so long that the
+# inputs themselves fill the memory. At 2 × 2,048 tokens they are 1 GB, gone by the time gradients arrive, and so off
+# the peak. That is why our `t4` recipe takes the standard kind.
 
 # %% [markdown]
 # ## 5. 4-bit weights: what they save, what they cost
 #
-# A weight in NF4 takes 0.52 bytes and not 2. Each matrix is unpacked to 16 bits at every use, forward and
-# backward.
+# A weight in NF4 takes 0.52 bytes and not 2. Each matrix is unpacked to 16 bits at every use, forward and backward.
 
 # %%
 big = results.committed("bench-h200")
@@ -249,17 +240,17 @@ results.table(big).loc[["a100", "a100,load_in_4bit=False,micro_batch=4"]]
 
 # %% [markdown]
 # The two rows of the table differ in the batch as well, which we would measure apart had there been time on that
-# machine: the 16-bit run takes four rows a pass, and half the weight of its 46.9 GB is their activations. What 4
-# bits save can be computed: 9.6 GB for this shape, by the estimate above. What they cost can be bounded: the
-# unpacking is 2% of the GPU's time in the profile of section 8. On a model as small as SmolLM2 they save next to
-# nothing, since its memory is embeddings and activations.
+# machine: the 16-bit run takes four rows a pass, and half the weight of its 46.9 GB is their activations. What 4 bits
+# save can be computed: 9.6 GB for this shape, by the estimate above. What they cost can be bounded: the unpacking is 2%
+# of the GPU's time in the profile of section 8. On a model as small as SmolLM2 they save next to nothing, since its
+# memory is embeddings and activations.
 
 # %% [markdown]
 # ## 6. Embeddings: offloaded, trained, and in which precision
 #
 # The post's recipe prints *Offloading input_embeddings to disk to save VRAM* and *Training embed_tokens in mixed
-# precision to save VRAM*. What do these lines do? We add adapters in that mode, and look at every weight of
-# embedding and head.
+# precision to save VRAM*. What do these lines do? We add adapters in that mode, and look at every weight of embedding
+# and head.
 
 # %%
 from unsloth import FastLanguageModel
@@ -277,19 +268,19 @@ if gpu:
 print("Mistral-7B's shape on an H200, held between steps:", h200["held between steps, GB"])
 
 # %% [markdown]
-# **Offloading** concerns the frozen *original* of each table. unsloth writes it to a file and maps it from there.
-# What computes, forward and backward, is the trained copy, which lies on the GPU. So the head's product is never
-# computed from disk, offloading costs a step nothing, and it could save the originals' size at most: 0.25 GB for
-# each table of Mistral-7B, half a gigabyte of twelve. Did it? The last line says no: in that mode torch held 8.24
-# GB between steps, and 7.93 GB with the standard kind of checkpointing, which offloads nothing. (One run each. We
-# did not trace where those 0.3 GB went; the mode's own buffers are part of it.)
+# **Offloading** concerns the frozen *original* of each table. unsloth writes it to a file and maps it from there. What
+# computes, forward and backward, is the trained copy, which lies on the GPU. So the head's product is never computed
+# from disk, offloading costs a step nothing, and it could save the originals' size at most: 0.25 GB for each table of
+# Mistral-7B, half a gigabyte of twelve. Did it? The last line says no: in that mode torch held 8.24 GB between steps,
+# and 7.93 GB with the standard kind of checkpointing, which offloads nothing. (One run each. We did not trace where
+# those 0.3 GB went; the mode's own buffers are part of it.)
 #
-# The file has one name per model and folder. Two runs started at once in the same folder write it under each
-# other's feet; we did that, and both had gradient norms of NaN.
+# The file has one name per model and folder. Two runs started at once in the same folder write it under each other's
+# feet; we did that, and both had gradient norms of NaN.
 #
-# **Mixed precision** here means: where the model is float16, the trained copy is float32. Where it is bfloat16
-# (as on any GPU since Ampere), the copy is bfloat16 too, nothing is mixed, and at the embeddings' small learning
-# rate most updates round away. `lora.train_in_float32` makes it float32 in every case.
+# **Mixed precision** here means: where the model is float16, the trained copy is float32. Where it is bfloat16 (as on
+# any GPU since Ampere), the copy is bfloat16 too, nothing is mixed, and at the embeddings' small learning rate most
+# updates round away. `lora.train_in_float32` makes it float32 in every case.
 
 # %% [markdown]
 # ## 7. Which rows of embedding and head receive a gradient?
@@ -308,17 +299,17 @@ for part, module in (("embedding", untied.get_input_embeddings()), ("head", unti
     print(f"{part:9} {touched:5} of 1000 rows have a gradient; the batch holds {ids.unique().numel()} different tokens")
 
 # %% [markdown]
-# The embedding learns only about the tokens that occur: a row that was not looked up has a gradient of exactly
-# zero. The head learns about all of them at every position, since making the right token likelier makes each
-# other one less likely. With tied weights it is one matrix, and all its rows move. (An Adam step moves rows of
-# zero gradient as well, by the momentum they still have.)
+# The embedding learns only about the tokens that occur: a row that was not looked up has a gradient of exactly zero.
+# The head learns about all of them at every position, since making the right token likelier makes each other one less
+# likely. With tied weights it is one matrix, and all its rows move. (An Adam step moves rows of zero gradient as well,
+# by the momentum they still have.)
 
 # %% [markdown]
 # ## 8. Speed: many small pieces, packing, and where a step's time goes
 #
 # A GPU is fed by a Python program that launches one kernel after another. Each launch takes the CPU some ten
-# microseconds, however small the work, and if the work is smaller, the GPU waits. Sixteen stories a step can be
-# eight passes of two, or one pass of sixteen, or two packed rows.
+# microseconds, however small the work, and if the work is smaller, the GPU waits. Sixteen stories a step can be eight
+# passes of two, or one pass of sixteen, or two packed rows.
 
 # %%
 rows = 16 if gpu else 4
@@ -336,20 +327,18 @@ if not gpu:
     display(pandas.DataFrame(h200["pieces"]).T)
 
 # %% [markdown]
-# The arithmetic is the same, the gradient too: what differs is how often the whole model is launched. Eight
-# passes take eight times as long as one, although the GPU has the same work to do. **Packing** goes further.
-# Documents of a batch differ in length, and padding them to the longest costs the same arithmetic as text; a
-# packed row has none. It must not let one document see another. We check that by changing one, and looking at the
-# others' logits.
+# The arithmetic is the same, the gradient too: what differs is how often the whole model is launched. Eight passes take
+# eight times as long as one, although the GPU has the same work to do. **Packing** goes further. Documents of a batch
+# differ in length, and padding them to the longest costs the same arithmetic as text; a packed row has none. It must
+# not let one document see another. We check that by changing one, and looking at the others' logits.
 
 # %%
 print(f"changed one packed document: the others' logits moved by {attention.documents_apart(model):.0%}")
 
 # %% [markdown]
 # How attention is kept apart decides the speed. Without flash-attn or xformers, unsloth calls attention once a
-# document: on torch 2.11, 608 small calls in a step of Mistral-7B's shape. The kernel that does them all in one
-# call is in torch, behind a signature that unsloth takes from torch 2.12 on; `cptlib.attention` hands it over on
-# 2.11.
+# document: on torch 2.11, 608 small calls in a step of Mistral-7B's shape. The kernel that does them all in one call is
+# in torch, behind a signature that unsloth takes from torch 2.12 on; `cptlib.attention` hands it over on 2.11.
 #
 # Where does a step's time go now? The profiler lists every kernel.
 
@@ -361,9 +350,8 @@ print(
 pandas.Series(profile["kinds_ms"], name="ms a step").to_frame()
 
 # %% [markdown]
-# On a GPU the small model is a launching problem: compare the work with the wall clock. For Mistral-7B's shape
-# (4-bit, four packed rows, unsloth's checkpointing, H200) it is the other way round. The kinds, and the ten
-# longest kernels:
+# On a GPU the small model is a launching problem: compare the work with the wall clock. For Mistral-7B's shape (4-bit,
+# four packed rows, unsloth's checkpointing, H200) it is the other way round. The kinds, and the ten longest kernels:
 
 # %%
 big = results.committed("profile-h200")
@@ -372,11 +360,11 @@ print(*(f"{ms:7.1f} ms  {kind}" for kind, ms in big["kinds_ms"].items()), sep="\
 pandas.DataFrame(big["kernels"][:10])
 
 # %% [markdown]
-# Work exceeds the wall clock, because copies to and from the CPU's memory run beside it. Attention, which took
-# 200 of 600 ms when it was called once a document, takes 28. Matrix products are 71%.
+# Work exceeds the wall clock, because copies to and from the CPU's memory run beside it. Attention, which took 200 of
+# 600 ms when it was called once a document, takes 28. Matrix products are 71%.
 #
-# **The first steps** are slow for a reason of their own: kernels are compiled at first use. Seconds of each step,
-# and what an H200 took for its first ones:
+# **The first steps** are slow for a reason of their own: kernels are compiled at first use. Seconds of each step, and
+# what an H200 took for its first ones:
 
 # %%
 first = checkpointed["off"]
@@ -391,10 +379,10 @@ print(*(f"H200, first steps: {seconds} ({name})" for name, seconds in h200["firs
 # %% [markdown]
 # ## 9. The recipes side by side
 #
-# One H200, random weights of Mistral-7B's shape, rank 128 with embeddings and head, documents as long as
-# TinyStories' (214 tokens on average). Real tokens only, padding not counted. `plain` is the post's recipe on
-# transformers, peft and trl without unsloth. *Utilisation* is the share of a plain matrix product's speed on the
-# same GPU, counting only the arithmetic that training needs.
+# One H200, random weights of Mistral-7B's shape, rank 128 with embeddings and head, documents as long as TinyStories'
+# (214 tokens on average). Real tokens only, padding not counted. `plain` is the post's recipe on transformers, peft and
+# trl without unsloth. *Utilisation* is the share of a plain matrix product's speed on the same GPU, counting only the
+# arithmetic that training needs.
 
 # %%
 result = results.committed("bench-h200")
@@ -403,15 +391,13 @@ ax = results.plot_speed(result)
 results.table(result)
 
 # %% [markdown]
-# Are the aims met? 9.7 GB at most and 8,500 tokens/s were asked of a run no larger than the post's: with the
-# post's own
+# Are the aims met? 9.7 GB at most and 8,500 tokens/s were asked of a run no larger than the post's: with the post's own
 # 4-bit weights and checkpointing, packing alone gives 9,500 tokens/s, in less memory than `post` (12.0 GB against 12.8;
-# read after the run instead of during it, 9.4 and 9.2). Within 15 GB: 10,400 tokens/s in bfloat16; in float16
-# gradients are finite from the first step. With memory free 15,500 tokens/s came out where
-# 16,000 were hoped for, 3% short. At 61% of a matrix product's peak speed, what remains is casts, sums, and waiting. We
-# did not profile that run. By the profile above, less what is computed twice there, its GPU has work for about
-# 0.42 s of the 0.52 s that a step takes, and waits for the CPU in the rest. A larger pass would hide that, and
-# change the updates.
+# read after the run instead of during it, 9.4 and 9.2). Within 15 GB: 10,400 tokens/s in bfloat16; in float16 gradients
+# are finite from the first step. With memory free 15,500 tokens/s came out where 16,000 were hoped for, 3% short. At
+# 61% of a matrix product's peak speed, what remains is casts, sums, and waiting. We did not profile that run. By the
+# profile above, less what is computed twice there, its GPU has work for about 0.42 s of the 0.52 s that a step takes,
+# and waits for the CPU in the rest. A larger pass would hide that, and change the updates.
 #
 # And the time to a result, which is what counts: SmolLM2-135M with its real weights on 2,200 real TinyStories.
 
@@ -420,18 +406,17 @@ curves = results.committed("curves-h200")
 print(results.time_to_loss(curves))
 ax = results.plot_curves(curves)
 # %% [markdown]
-# Both see the same stories once. The post's recipe makes 138 updates at 5e-5, and each costs eight passes. Ours
-# makes
-# 120 at four times the learning rate, each in one pass, and ends lower; the line is drawn between its two ends, so
-# *at the latest* is all that can be said. The rate was chosen by measurement: 2e-4 reached a held-out perplexity of 5.1
-# where 5e-5 reached 5.7, one run each, with steps of this size. It was chosen on the small model; a 7B model may
-# want another.
+# Both see the same stories once. The post's recipe makes 138 updates at 5e-5, and each costs eight passes. Ours makes
+# 120 at four times the learning rate, each in one pass, and ends lower; the line is drawn between its two ends, so *at
+# the latest* is all that can be said. The rate was chosen by measurement: 2e-4 reached a held-out perplexity of 5.1
+# where 5e-5 reached 5.7, one run each, with steps of this size. It was chosen on the small model; a 7B model may want
+# another.
 
 # %% [markdown]
 # ## 10. Does generating before training distort the peak?
 #
-# The post generates a sample, then trains, then reads the peak. Generating fills torch's pool with blocks of
-# other sizes, and a cache of keys and values, which training cannot always reuse.
+# The post generates a sample, then trains, then reads the peak. Generating fills torch's pool with blocks of other
+# sizes, and a cache of keys and values, which training cannot always reuse.
 
 
 # %%
@@ -449,10 +434,10 @@ if not gpu:
     display(pandas.DataFrame(h200["generating first"]).T)
 
 # %% [markdown]
-# To the last digit shown it does not. The peak belongs to training, and generating a few hundred tokens with a
-# model that has no adapters yet stays below it, in blocks that training can use again. The order would matter for
-# a model that generates long texts, or in large batches. To be safe, call `torch.cuda.reset_peak_memory_stats()`
-# between the two.
+# To the last digit shown it does not. The peak belongs to training, and generating a few hundred tokens with a model
+# that has no adapters yet stays below it, in blocks that training can use again. The order would matter for a model
+# that generates long texts, or in large batches. To be safe, call `torch.cuda.reset_peak_memory_stats()` between the
+# two.
 
 # %% [markdown]
 # ## What to take away
