@@ -32,6 +32,7 @@ def clean(text: str, markup: bool = False) -> str:
             text = _without(text, opening, ending)
         text = _TAG.sub("", _BREAK.sub("\n", text))
     if not text.isascii() or _SUSPECT.search(text):  # else there is nothing to mend
+        text = ftfy.fixes.fix_line_breaks(text)  # first, since ftfy mends line by line
         text = ftfy.fix_text(text, _mending(markup)).replace("\u00ad", "")  # soft hyphens are invisible advice
     lines = [line.rstrip() for line in text.split("\n")]
     return _BLANKS.sub("\n\n", "\n".join(lines)).strip()

@@ -9,6 +9,7 @@ os.environ.pop("CPTLIB_RECIPE", None)
 import gzip
 import zipfile
 
+import hypothesis
 import matplotlib
 import pyarrow
 import pyarrow.parquet
@@ -19,6 +20,9 @@ from cptlib import model as models
 from cptlib.recipe import Recipe
 
 matplotlib.use("agg")
+# The same examples in every run; to look for new ones: pytest --hypothesis-profile=default
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
