@@ -291,7 +291,8 @@ class Clock:
         self.seconds: list[float] = []
         self.tokens: list[int] = []
         self.at_step = lambda step, steps: None
-        self.step_tokens, self.since = 0, 0.0
+        self.passes: list = []  # real tokens of this step's passes, as tensors: to read one is to wait for the GPU
+        self.since = 0.0
 
 
 def _watch(trainer) -> Clock:
@@ -301,8 +302,8 @@ def _watch(trainer) -> Clock:
     clock, training_step = Clock(), trainer.training_step
 
     def counted(model, inputs, *rest, **options):
-        counted_in = inputs["attention_mask"].sum() if "attention_mask" in inputs else inputs["input_ids"].numel()
-        clock.step_tokens += int(counted_in)
+        packed = "packed_seq_lengths" in inputs
+        clock.passes.append(inputs["packed_seq_lengths" if packed else "attention_mask"].sum())
         return training_step(model, inputs, *rest, **options)
 
     class Watch(TrainerCallback):
@@ -312,9 +313,9 @@ def _watch(trainer) -> Clock:
 
         def on_step_end(self, args, state, control, **kwargs):
             clock.seconds.append(time.perf_counter() - clock.since)
-            clock.tokens.append(clock.step_tokens)
-            clock.step_tokens = 0
             before = time.perf_counter()
+            clock.tokens.append(sum(map(int, clock.passes)))
+            clock.passes.clear()
             clock.at_step(state.global_step, state.max_steps)
             clock.since += clock.seconds[-1] + time.perf_counter() - before
 

@@ -276,21 +276,17 @@ def _batch(trainer, rows: int) -> dict:
     return trainer.data_collator([dataset[i] for i in range(min(rows, len(dataset)))])
 
 
-def _starts(batch, row: int = 0) -> list[int]:
-    """Where the documents of a packed row begin; [] for rows that are not packed."""
-    if "position_ids" not in batch:
-        return []
-    return [n for n, position in enumerate(batch["position_ids"][row].tolist()) if position == 0]
-
-
 def _documents(trainer, rows: int) -> Iterator[tuple[list[int], list[int]]]:
     """(ids, labels) of each document in the batch of the trainer's first rows, padding left out."""
+    import torch
+
     batch = _batch(trainer, rows)
-    for i, (ids, labels) in enumerate(zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)):
-        if "attention_mask" in batch:
-            length = int(batch["attention_mask"][i].sum())
-            yield ids[:length], labels[:length]
-        else:
-            starts = _starts(batch, i)
-            for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-                yield ids[start:end], labels[start:end]
+    ids, labels = batch["input_ids"], batch["labels"]
+    if "packed_seq_lengths" in batch:  # one row; padding may follow its last document
+        lengths = batch["packed_seq_lengths"].tolist()
+        parts = zip(*(row[0, : sum(lengths)].split(lengths) for row in (ids, labels)), strict=True)
+    else:
+        masks = batch.get("attention_mask", torch.ones_like(ids)).bool()
+        parts = ((row[mask], row_labels[mask]) for row, row_labels, mask in zip(ids, labels, masks, strict=True))
+    for document, document_labels in parts:
+        yield document.tolist(), document_labels.tolist()

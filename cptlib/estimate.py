@@ -119,7 +119,7 @@ def fit(recipe: Recipe, gb: float, config=None, row: int | None = None) -> Recip
     tried = [(setting, estimate(setting, config, row)) for setting in _by_speed(recipe)]
     for setting, need in tried:
         if need.gb <= 0.95 * gb:
-            return replace(setting, why=_why(setting, need, gb))
+            return replace(setting, why=_why(recipe, setting, need, gb))
     least = min(need.gb for _, need in tried)
     raise DoesNotFit(
         f"Recipe {recipe.name!r} cannot be made to fit {gb:.1f} GB: with 4-bit weights, checkpointing and one row at a time it "
@@ -133,18 +133,21 @@ def _by_speed(recipe: Recipe):
     for micro in sorted((n for n in range(1, rows + 1) if rows % n == 0), reverse=True):
         for checkpointing in (False, True, "unsloth"):
             for bits4 in (False, True):
-                yield replace(
-                    recipe,
-                    micro_batch=micro,
-                    accumulation=rows // micro,
-                    gradient_checkpointing=checkpointing,
-                    load_in_4bit=bits4,
-                )
+                for optimizer in dict.fromkeys((recipe.optimizer, "adamw_8bit")):
+                    yield replace(
+                        recipe,
+                        micro_batch=micro,
+                        accumulation=rows // micro,
+                        gradient_checkpointing=checkpointing,
+                        load_in_4bit=bits4,
+                        optimizer=optimizer,
+                    )
 
 
-def _why(setting: Recipe, need: Estimate, gb: float) -> str:
+def _why(recipe: Recipe, setting: Recipe, need: Estimate, gb: float) -> str:
     gave_up = [
         *["16-bit weights (4-bit ones are unpacked at each use)"] * setting.load_in_4bit,
+        *["the optimizer's averages in 32 bits"] * (setting.optimizer != recipe.optimizer),
         *["keeping activations (they are computed twice)"] * bool(setting.gradient_checkpointing),
         *[f"one pass a step ({setting.accumulation} instead)"] * (setting.accumulation > 1),
     ]
@@ -179,7 +182,7 @@ def _sentence(recipe: Recipe, problem: str, gb: float, config) -> str:
             if problem[-1].isdigit()
             else f"Recipe {recipe.name!r} {problem}. {error}"
         )
-    fields = ("load_in_4bit", "gradient_checkpointing", "micro_batch", "accumulation")
+    fields = ("load_in_4bit", "optimizer", "gradient_checkpointing", "micro_batch", "accumulation")
     changed = [
         f"{name}={getattr(nearest, name)!r}" for name in fields if getattr(nearest, name) != getattr(recipe, name)
     ]

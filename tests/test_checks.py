@@ -209,19 +209,20 @@ def test_float16_may_skip_its_first_steps(make):
 
 
 def packed(trainer, texts):
-    """A batch of one packed row, as a packing collator makes it; the trainer's model and collator left in place."""
+    """A batch of one packed row, padded at its end, as unsloth's packing collator makes it."""
     rows = [trainer.processing_class(text)["input_ids"] for text in texts]
-    ids = torch.tensor([[token for row in rows for token in row]])
-    positions = torch.tensor([[n for row in rows for n in range(len(row))]])
-    return {"input_ids": ids, "labels": ids.clone(), "position_ids": positions}
+    pad = trainer.processing_class.pad_token_id
+    ids = torch.tensor([[token for row in rows for token in row] + [pad] * 3])
+    labels = ids.masked_fill(ids == pad, -100)
+    return {"input_ids": ids, "labels": labels, "packed_seq_lengths": torch.tensor([len(row) for row in rows])}
 
 
-def test_packed_documents_are_told_apart_by_their_positions(make):
+def test_packed_documents_are_told_apart_and_the_padding_behind_them_is_none(make):
     trainer = make()
     eos = trainer.processing_class.eos_token_id
     batch = packed(trainer, ["The fox.</s>", "A boat.</s>"])
     trainer.data_collator = lambda rows: batch
     assert [ids[-1] for ids, _ in checks._documents(trainer, 1)] == [eos, eos]
-    assert checks.eos_is_learned(trainer).problem is None
+    assert checks.eos_is_learned(trainer).problem is None and checks.something_is_learned(trainer).problem is None
     batch["input_ids"][0, 2] = eos
     assert "document 0 has EOS" in checks.eos_is_learned(trainer).problem

@@ -38,6 +38,7 @@ def test_the_measurements_vary_what_the_estimate_depends_on():
         ({"load_in_4bit": False}, True),
         ({"gradient_checkpointing": True}, False),
         ({"train_embeddings": False}, False),
+        ({"optimizer": "adamw_8bit"}, False),
     ],
 )
 def test_each_setting_moves_the_estimate_the_right_way(change, more):
@@ -64,7 +65,8 @@ def test_what_is_held_is_what_a_model_has(tiny, smoke):
     ("gb", "bits4", "checkpointing", "gave_up"),
     [
         (79, False, False, "gives up nothing"),
-        (26, True, False, "16-bit weights"),
+        (28.6, True, False, "16-bit weights"),
+        (26, True, False, "the optimizer's averages in 32 bits"),
         (15, True, True, "keeping activations"),
     ],
 )
@@ -91,10 +93,8 @@ def test_a_run_that_would_not_fit_is_refused_before_it_is_loaded(monkeypatch):
     monkeypatch.setattr(memory, "available_gb", lambda: 15.0)
     with pytest.raises(estimate.DoesNotFit) as refusal:
         models.load_arguments(replace(A100, dtype="bfloat16"))
-    assert (
-        "needs about 24.4 GB, and there are 15.0. The nearest that fits: replace(recipe, gradient_checkpointing=True)"
-        in str(refusal.value)
-    )
+    nearest = "replace(recipe, optimizer='adamw_8bit', gradient_checkpointing=True)"
+    assert f"needs about 27.1 GB, and there are 15.0. The nearest that fits: {nearest}" in str(refusal.value)
 
 
 def test_running_out_of_memory_ends_in_a_sentence(monkeypatch):
