@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import date
 
@@ -34,26 +35,26 @@ def parse(text: str, shape: str | None = None) -> Recipe:
 
 def run(
     texts: list[str], shape: str | None = None, rounds: int = 2, steps: int = 8, curve: bool = False, gb=None
-) -> dict:
-    """Measure each recipe of `texts` `rounds` times, interleaved; prints a line each and returns all there is to keep.
+) -> Iterator[dict]:
+    """Measure each recipe of `texts` `rounds` times, interleaved; prints a line each and yields all there is to keep so far.
 
     curve: follow the held-out loss over a whole run of each recipe, instead of timing `steps` steps. gb: hold each to so
     much GPU memory. A measurement that fails is a row with `error`, the last line it wrote.
     """
-    rows = []
-    for number in range(rounds):
-        for text in texts:
-            row = {"recipe": text, "round": number, **_in_a_process(text, shape, steps, curve, gb)}
-            rows.append(row)
-            print(_line(row), flush=True)
-    about = {
+    result = {
         "device": memory.probe().device,
         "date": date.today().isoformat(),
         "versions": _versions(),
         "shape": shape,
         "gb": gb,
+        "rows": [],
     }
-    return {**about, "rows": rows}
+    for number in range(rounds):
+        for text in texts:
+            row = {"recipe": text, "round": number, **_in_a_process(text, shape, steps, curve, gb)}
+            result["rows"].append(row)
+            print(_line(row), flush=True)
+            yield result
 
 
 def here(text: str, shape: str | None, steps: int, curve: bool) -> dict:

@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.here:
         print("\n" + json.dumps(bench.here(texts[0], shape, arguments.steps, arguments.curve)))
         return 0
-    result = bench.run(texts, shape, arguments.rounds, arguments.steps, arguments.curve, arguments.gb)
-    print(results.save(result, arguments.to))
+    for result in bench.run(texts, shape, arguments.rounds, arguments.steps, arguments.curve, arguments.gb):
+        # after each: what was measured is not lost if the rest is cut short
+        file = results.save(result, arguments.to, "curves" if arguments.curve else "bench")
+    print(results.summary(result, file))
     return int(any("error" in row for row in result["rows"]))

@@ -8,18 +8,24 @@ from cptlib import estimate, style
 from cptlib.recipe import SHAPE, Recipe
 
 
-def save(result: dict, folder: Path) -> str:
-    """Write `result` as bench-<device>.json, and its figure as .png, into `folder`; returns the table as text."""
+def save(result: dict, folder: Path, kind: str = "bench") -> Path:
+    """Write `result` as <kind>-<device>.json into `folder`; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = "bench-" + "-".join(result["device"].lower().replace("nvidia", "").split())
-    if result["rows"] and all("curve" in row for row in result["rows"]):
-        name, draw, numbers = name.replace("bench", "curve"), plot_curves, ""
-    else:
-        draw, numbers = plot_speed, table(result).to_string() + "\n"
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw(result).figure.savefig(folder / f"{name}.png", dpi=120)
+    device = "-".join(result["device"].lower().replace("nvidia", "").split())
+    file = folder / f"{kind}-{device}.json"
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    return file
+
+
+def summary(result: dict, file: Path) -> str:
+    """Draw the figure of `result` beside `file`, its JSON; returns the table, or the times to a loss, as text."""
+    if all("error" in row for row in result["rows"]):
+        return f"Nothing could be measured: {file}"
+    curves = any("curve" in row for row in result["rows"])
+    (plot_curves if curves else plot_speed)(result).figure.savefig(file.with_suffix(".png"), dpi=120)
+    numbers = time_to_loss(result) if curves else table(result).to_string()
     weights = f"random weights of the shape {result['shape']}" if result["shape"] else "the recipes' own weights"
-    return f"{numbers}{result['device']}, {weights}: {folder / name}.json"
+    return f"{numbers}\n{result['device']}, {weights}: {file}"
 
 
 def table(result: dict):

@@ -230,12 +230,17 @@ if not gpu:
 # A weight in NF4 takes 0.52 bytes and not 2. Each matrix is unpacked to 16 bits at every use, forward and backward.
 
 # %%
-big = results.committed("bench-h200")
 if gpu:
     both = {name: replace(small, load_in_4bit=name == "4-bit") for name in ("16-bit", "4-bit")}
     display(results.compare({name: bench.measure(setting, STEPS, WARM_UP) for name, setting in both.items()}))
 else:
-    print("There is no GPU here, and 4-bit weights need one. Mistral-7B's shape on an H200, nothing checkpointed:")
+    print("There is no GPU here, and 4-bit weights need one.")
+
+# %% [markdown]
+# Mistral-7B's shape on an H200, nothing checkpointed, two packed rows of 2,048 tokens:
+
+# %%
+big = results.committed("bench-h200")
 results.table(big).loc[["a100", "a100,load_in_4bit=False"]]
 
 # %% [markdown]
@@ -278,8 +283,9 @@ if gpu:
     with mock.patch.multiple(llama, **stay):
         pair["kept on the GPU"] = bench.measure(offloading, STEPS, WARM_UP)
     display(results.compare(pair))
-print("Mistral-7B's shape on an H200, 4-bit, two packed rows:")
-pandas.DataFrame(h200["offloading"]).T
+else:
+    print("There is no GPU here. What an H200 gave for SmolLM2-135M:")
+    display(pandas.DataFrame(h200["offloading"]).T)
 
 # %% [markdown]
 # **Offloading** concerns the frozen *original* of each table. unsloth writes it to a file and maps it from there. What
@@ -379,7 +385,7 @@ pandas.DataFrame(big["kernels"][:10])
 # 600 ms when it was called once a document, takes 28. Matrix products are 71%.
 #
 # **The first steps** are slow for a reason of their own: kernels are compiled at first use. Seconds of each step, and
-# what an H200 took for its first ones:
+# then what the large runs took for their first ones:
 
 # %%
 first = checkpointed["off"]
@@ -389,6 +395,8 @@ print(
     "then:",
     [round(s, 2) for s in first["step_seconds"]],
 )
+
+# %%
 for row in results.committed("bench-h200")["rows"]:
     if row["round"] == 0:
         print("H200, warm-up:", [round(s, 1) for s in row["first_seconds"]], f"({row['recipe']})")

@@ -1,5 +1,6 @@
 """Measurements of the tiny model, and what is made of results."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from cptlib import bench, lora, memory, model, results
+from cptlib import bench, bench_command, lora, memory, model, results
 from cptlib.recipe import Recipe
 
 
@@ -62,8 +63,22 @@ def test_plain_is_the_posts_recipe_and_a_shape_is_a_model():
 
 
 def test_plain_without_a_gpu_says_that_it_needs_one():
-    result = bench.run(["plain"], shape="smollm2-135m", rounds=1, steps=1)
+    [result] = bench.run(["plain"], shape="smollm2-135m", rounds=1, steps=1)
     assert "plain needs a CUDA GPU, and there is none here" in result["rows"][0]["error"]
+
+
+def test_what_was_measured_is_on_the_disk_when_the_rest_is_cut_short(tmp_path, monkeypatch):
+    def cut_short_at_the_second(text, *settings):
+        if (tmp_path / "bench-cpu.json").exists():
+            raise KeyboardInterrupt
+        return row(text, 10.0)
+
+    monkeypatch.setattr(bench, "_in_a_process", cut_short_at_the_second)
+    parser = argparse.ArgumentParser()
+    bench_command.add(parser.add_subparsers())
+    with pytest.raises(KeyboardInterrupt):
+        bench_command.run(parser.parse_args(["bench", "smoke", "--to", str(tmp_path)]))
+    assert len(json.loads((tmp_path / "bench-cpu.json").read_text())["rows"]) == 1
 
 
 def test_the_command_writes_a_table_a_figure_and_json(tmp_path):
