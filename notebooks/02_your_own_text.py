@@ -250,10 +250,11 @@ axes = training.plot_learning_curve(training.history(trainer))
 after = streaming.stream(model, tokenizer, recipe.prompt, **sampling)
 
 # %% [markdown]
-# The prompt names a statement that does not exist, so there is nothing right to say; look at *how* it is said. Before, the
-# model went on with the comments of some script. After, it makes claims about a statement, in the manual's flat present
-# tense, puts names in double quotes, and breaks its lines where the manual does. What it has not got from 28,000 tokens is
-# the manual's structure: no line of grammar with `::=`, and the claims go round in circles.
+# The prompt names a statement that does not exist, so there is nothing right to say; look at *how* it is said. Before,
+# the model went on with the comments of some script. After, it is on the manual's ground: exceptions, their names in
+# double quotes, in the indented lists with an asterisk that the manual has. What it has not got from 28,000 tokens is
+# anything to say: no sentence about the statement, no line of grammar with `::=`, half of the names are made up, and it
+# goes round in circles. One sample is one draw of many; the next table measures more.
 
 # %%
 scores_after = evaluate.evaluate_domains(model, tokenizer, texts, recipe.max_length)
@@ -400,7 +401,7 @@ for domain, score in scores_last.items():
 
 # %% [markdown]
 # And this is the price, a large one. The rehearsal kept the held-out pages from the 182 of the run without it, but
-# they are at 18, worse than before any training, and the bedtime stories, which nobody rehearsed, went from 24 to 84. Eighty
+# they are at 18, worse than before any training, and the bedtime stories, which nobody rehearsed, went from 24 to 85. Eighty
 # short sentences, each met four times, are enough to do that at this size of model and this rate. What to try, in this order:
 # more rehearsal (several texts of a general kind for each new one, not one), fewer passes, a lower rate. None of these
 # has been measured here, and eight words are few; take the numbers as one run of one small model. The cheapest way is not to
