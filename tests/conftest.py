@@ -25,6 +25,18 @@ hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 
+def pytest_runtest_setup(item):
+    """Skip what is marked `gpu` where there is no CUDA GPU, and what is marked `cpu(reason)` where there is one."""
+    gpu, cpu = item.get_closest_marker("gpu"), item.get_closest_marker("cpu")
+    if gpu or cpu:
+        import torch
+
+        if gpu and not torch.cuda.is_available():
+            pytest.skip("needs a CUDA GPU")
+        if cpu and torch.cuda.is_available():
+            pytest.skip(*cpu.args)
+
+
 @pytest.fixture(scope="session")
 def smoke():
     return Recipe.named("smoke")
