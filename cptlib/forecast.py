@@ -10,7 +10,7 @@ from cptlib.recipe import Recipe
 
 SAMPLE = 1000  # documents tokenized for an estimate
 # Training speeds measured with these recipes as they stand, tokens/s: DESIGN's figures of 2026-11, one run each
-SPEEDS = {"laptop": (230, "two CPU cores"), "a100": (10_400, "an H200")}
+SPEEDS = {"laptop": (230, "two CPU cores"), "a100": (13_200, "an H100")}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ read here line by line with Python's own json and csv and with pyarrow (the libr
 a whole file up at its first bad row); .docx, .html and .epub are converted by markitdown, .pdf by pypdfium2.
 """
 
-import codecs
 import csv
 import gzip
 import io
@@ -14,23 +13,19 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from cptlib.decoding import DAMAGED_GZIP, SAMPLE, TextFile, Unreadable, encoding_of
+
 SEPARATOR = "<|endoftext|>"  # a line of its own between the documents of a .txt file, as in TinyStories' files
-DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 LONGEST_PIECE = 1_000_000  # characters; a longer text is handed out in pieces
 
 
 class CorpusError(ValueError):
     """A corpus that cannot be used: which file, which line, and how to mend it."""
-
-
-class Unreadable(ValueError):
-    """A file that no reader can make text of; its message says why in a few words."""
 
 
 @dataclass(frozen=True)
@@ -91,90 +86,18 @@ def _open(path: Path) -> BinaryIO:
         return whole
 
 
-# Encodings
-
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\x1b"))
-_SAMPLE = 1 << 16
-
-
-def encoding_of(stream: BinaryIO) -> str:
-    """The encoding of a text: by its byte order mark, UTF-8 where all of it is, else the likeliest by charset-normalizer.
-
-    The stream is back at its beginning afterwards. Raises Unreadable for what is no text.
-    """
-    head = stream.read(_SAMPLE)
-    stream.seek(0)
-    if marked := [encoding for mark, encoding in _MARKS if head.startswith(mark)]:
-        return marked[0]
-    if len(head) - len(head.translate(None, _CONTROL)) > len(head) / 100:
-        raise Unreadable("binary, not text")
-    strange = _first_not_utf8(stream)
-    if strange is None:
-        return "utf-8"
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(head[: _SAMPLE // 2] + strange).best()
-    if best is None:
-        raise Unreadable("binary, or text in an encoding that could not be told")
-    return best.encoding
-
-
-def _first_not_utf8(stream: BinaryIO) -> bytes | None:
-    """The bytes around the first that are not UTF-8, None where all are."""
-    decoder, before = codecs.getincrementaldecoder("utf-8")(), b""
-    try:
-        while block := stream.read(1 << 20):
-            decoder.decode(block)
-            before = block
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        block = block or before
-        return block[max(error.start - 1000, 0) : error.start + _SAMPLE // 2]
-    except DAMAGED_GZIP:
-        return None  # what lies before the damage can be read
-    finally:
-        stream.seek(0)
-    return None
-
-
-class _Text:
-    """A text stream in the file's own encoding. Bytes that are none of it become U+FFFD, and `problems` tells of them."""
-
-    def __init__(self, stream: BinaryIO, newline: str | None = None):
-        self.encoding, self.replaced = encoding_of(stream), 0
-        self.stream = io.TextIOWrapper(stream, self.encoding, errors="replace", newline=newline)
-
-    def blocks(self) -> Iterator[str]:
-        while block := self.stream.read(LONGEST_PIECE):
-            yield self._counted(block)
-
-    def lines(self) -> Iterator[str]:
-        return map(self._counted, self.stream)
-
-    def _counted(self, text: str) -> str:
-        if self.encoding not in ("utf-8", "utf-8-sig"):
-            self.replaced += text.count("\ufffd")
-        return text
-
-    def problems(self) -> Iterator[Problem]:
-        if self.replaced:
-            yield Problem(f"{self.replaced} places are not {self.encoding}; they were read as \ufffd")
-
-
 # Text
+
+
+def _replaced(text: TextFile) -> Iterator[Problem]:
+    if text.replaced:
+        yield Problem(f"{text.replaced} places are not {text.encoding}; they were read as \ufffd")
 
 
 def _read_text(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     """A document, or several between lines that hold only the separator."""
-    text, rest, found = _Text(stream), "\n", False
-    for block in text.blocks():
+    text, rest, found = TextFile(stream), "\n", False
+    for block in text.blocks(LONGEST_PIECE):
         *whole, rest = re.split(rf"\n{re.escape(SEPARATOR)}(?=\n)", rest + block)
         whole = [document for document in whole if document.strip()]
         yield from map(Piece, whole)
@@ -186,7 +109,7 @@ def _read_text(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     rest = rest.removesuffix("\n").removesuffix(SEPARATOR)
     if rest.strip() or not found:
         yield Piece(rest)
-    yield from text.problems()
+    yield from _replaced(text)
 
 
 _CUTS = tuple(
@@ -205,11 +128,11 @@ def cut_before(text: str, end: int) -> int:
 
 
 def _read_jsonl(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
-    text = _Text(stream)
+    text = TextFile(stream)
     for number, line in enumerate(text.lines(), 1):
         if line.strip():
             yield _json_line(line, column, f"line {number}")
-    yield from text.problems()
+    yield from _replaced(text)
 
 
 def _json_line(line: str, column: str, where: str) -> Piece | Problem:
@@ -232,8 +155,8 @@ def _read_json(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     """An array of objects, streamed; one object; or objects on lines, which .json files often hold."""
     import ijson
 
-    text = _Text(stream)
-    array = text.stream.read(_SAMPLE).lstrip().startswith("[")
+    text = TextFile(stream)
+    array = text.stream.read(SAMPLE).lstrip().startswith("[")
     text.stream.seek(0)
     items = ijson.items(_Utf8(text.stream), "item" if array else "", multiple_values=not array)
     for number, row in enumerate(items, 1):
@@ -252,7 +175,7 @@ class _Utf8:
 
 def _read_csv(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     csv.field_size_limit(2**31 - 1)
-    text = _Text(stream, newline="")
+    text = TextFile(stream, newline="")
     lines = text.lines()
     header = next(lines, "")
     delimiter = max(",;\t|", key=header.count)
@@ -262,7 +185,7 @@ def _read_csv(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     at, table = names.index(column), csv.reader(lines, delimiter=delimiter)
     for number, row in enumerate(table, 1):
         yield Piece(row[at]) if at < len(row) else Problem(f'no field "{column}" in this row', f"row {number}")
-    yield from text.problems()
+    yield from _replaced(text)
 
 
 def _read_parquet(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
@@ -289,7 +212,7 @@ def _read_html(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     from markitdown import StreamInfo
     from markitdown.converters import HtmlConverter
 
-    declared = EncodingDetector.find_declared_encoding(stream.read(_SAMPLE), is_html=True)
+    declared = EncodingDetector.find_declared_encoding(stream.read(SAMPLE), is_html=True)
     stream.seek(0)
     encoding = encoding_of(stream)
     if declared and not encoding.startswith("utf"):  # what is UTF-8 throughout is UTF-8, whatever the page claims

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cptlib import clean, duplicates, formats
 from cptlib.formats import CorpusError, Piece, Problem
-from cptlib.model import cache_folder
+from cptlib.weights import cache_folder
 
 INSTALL = "pip install 'cptlib[documents]'"
 BATCH = 500  # texts fingerprinted and written at once

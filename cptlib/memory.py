@@ -201,7 +201,8 @@ class MemoryLog:
 def plot_breakdown(log: MemoryLog, ax=None):
     """One stacked bar, a part for each stage that added memory, with lines at what is used and at what there is.
 
-    A stage that freed memory lowers the bar's top, so that the bar ends at what the last stage left in use.
+    A stage that freed memory lowers the bar's top, so that the bar ends at what the last stage left in use. The line at
+    what there is lies above the figure where that is more than three times what is used; the legend has it in any case.
     """
     if not log.stages:
         raise ValueError("The log is empty: call log.note('…') after each stage first.")
@@ -218,7 +219,7 @@ def plot_breakdown(log: MemoryLog, ax=None):
         ylabel="memory (GB = 2³⁰ bytes)",
         xlim=(-0.6, 0.6),
         xticks=[],
-        ylim=(0, max(last.total_gb, last.used_gb) * 1.05),
+        ylim=(0, 1.05 * (last.total_gb if last.used_gb <= last.total_gb <= 3 * last.used_gb else last.used_gb)),
     )
     ax.grid(axis="x", visible=False)
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), prop={"family": "monospace", "size": 8})

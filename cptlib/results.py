@@ -127,6 +127,7 @@ def predicted_and_measured(rows: list[dict]):
                 "rows": f"{recipe.micro_batch} × {recipe.max_length}"
                 + f" × {recipe.accumulation}" * (recipe.accumulation > 1),
                 "checkpointing": str(recipe.gradient_checkpointing),
+                "optimizer": recipe.optimizer,
                 "embeddings": recipe.train_embeddings,
                 "predicted GB": round(predicted, 2),
                 "measured GB": round(row["gb"], 2),

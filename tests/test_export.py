@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cptlib import export, lora
+from cptlib import export, lora, weights
 from cptlib import model as models
 from cptlib.export import ExportError
 
@@ -38,7 +38,7 @@ def build(variant, smoke, folder):
     if variant == "untied":
         model.config.tie_word_embeddings = False
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight) / 8)
-        models._save(model, tokenizer, folder)
+        weights.save(model, tokenizer, folder)
         recipe = replace(smoke, model=str(folder))
         model, tokenizer = models.load(recipe)
     if "new tokens" in variant:

@@ -86,6 +86,13 @@ def test_the_lines_of_the_breakdown_are_where_they_belong():
     assert tops == pytest.approx([4.8, 5.0, 6.2, 10.1])
 
 
+def test_a_small_run_on_a_large_device_fills_the_figure():
+    for used, top in ((6.0, 15.0), (1.0, 1.0)):  # of the log's 15 GB
+        ax = memory.plot_breakdown(make_log(0.5, used))
+        assert ax.get_ylim()[1] == pytest.approx(1.05 * top)
+        assert "15.00 GB  there is" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
 def test_freed_memory_comes_off_the_latest_stages():
     parts = memory._parts(make_log(4.0, 6.0, 5.0, 7.0).stages)
     assert [(round(gb, 6), round(bottom, 6)) for _, gb, bottom in parts] == [(4, 0), (1, 4), (0, 5), (2, 5)]

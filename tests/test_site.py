@@ -218,6 +218,7 @@ def test_every_internal_link_and_anchor_resolves(site, soups):
 def test_a_notebook_is_a_post(site, soups, path):
     post, notebook = soups[f"{path.stem}.html"], nbformat.read(path, as_version=4)
     assert soups["index.html"].select(f'.posts a[href="{path.stem}.html"]')
+    assert "](" not in soups["index.html"].select_one(".posts").text  # no markdown is left in the summaries
     assert re.match(r"\d+ min read", post.select_one(".post-facts span").text)
     assert notebook.metadata.get("run", {}).get("device", "") in post.select_one(".post-facts").text
     doors = [door["href"] for door in post.select(".post-doors a")]

@@ -36,7 +36,8 @@ def test_figures_are_sharp_and_keep_their_descriptions(tmp_path):
         [output] = cell.outputs
         assert output.data["text/plain"] == "Cats & dogs."
         width = int.from_bytes(base64.b64decode(output.data["image/png"])[16:20])  # as the PNG's header has it
-        assert width > 1100
+        assert width > 1100 and not output.metadata
+    assert (tmp_path / "out" / "a.html").read_text().count('alt="Cats &amp; dogs."') == 2
 
 
 def test_the_page_asks_no_other_machine_for_anything(tmp_path):

@@ -48,9 +48,10 @@ class Post:
 
     @property
     def summary(self) -> str:
-        """The first paragraph."""
+        """The first paragraph, its links as plain words."""
         paragraphs = BADGE.sub("", self.notebook.cells[0].source).split("\n\n")[1:]
-        return next(" ".join(text.split()) for text in paragraphs if text.strip())
+        first = next(" ".join(text.split()) for text in paragraphs if text.strip())
+        return re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", first)
 
     @property
     def minutes(self) -> int:
