@@ -24,7 +24,7 @@ test: lint
 	@$(BIN)/python -m pytest
 	@echo "Running every notebook with the recipe 'smoke'"
 	@rm -rf notebooks/outputs  # a finished run there would be loaded, not trained
-	@CPTLIB_RECIPE=smoke $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+	@OMP_WAIT_POLICY=passive CPTLIB_RECIPE=smoke $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
 RUN ?= $(BIN)/python
 READY = $(if $(filter $(BIN)/python,$(RUN)),.venv/ready)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -277,22 +278,25 @@ def test_lengths_are_shown_in_text_and_as_a_figure():
     assert sum(bar.get_height() for bar in ax.patches) == 5 and ax.get_xlabel() and ax.get_title(loc="left")
 
 
-def test_the_command_reports_and_writes(one_of_each, tmp_path, monkeypatch, call):
-    monkeypatch.setenv("CPTLIB_RECIPE", "smoke")
-    monkeypatch.setenv("CPTLIB_CACHE", str(tmp_path / "cache"))
-    command = [sys.executable, "-m", "cptlib", "corpus", str(one_of_each)]
-    command += ["--json", "--out", str(tmp_path / "texts" / "out.jsonl")]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_the_command_reports_and_writes(one_of_each, tmp_path):
+    environment = {**os.environ, "CPTLIB_RECIPE": "smoke", "CPTLIB_CACHE": str(tmp_path / "cache")}
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "cptlib", "corpus", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    ended = run(one_of_each, "--json", "--out", tmp_path / "texts" / "out.jsonl")
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert found["documents"] == len(READERS) and found["forecast"]["tokens"] > 100 and found["recipe"] == "smoke"
     assert len(corpus.read(str(tmp_path / "texts" / "out.jsonl"))) == len(READERS)
     (tmp_path / "texts" / "bad.txt").write_text("")
-    code, _, errors = call("corpus", tmp_path / "texts", "--strict")
-    assert code == 1 and errors == "bad.txt: empty file.\n"
-    code, out, errors = call("corpus", tmp_path / "texts", "--recipe", "laptop,model=/nowhere")
-    assert code == 0 and "1 × bad.txt: empty file" in out and "characters" in out
-    assert "The tokenizer of '/nowhere' could not be loaded" in errors
+    endings = (["--strict"], ["--recipe", "laptop,model=/nowhere"])
+    with ThreadPoolExecutor() as pool:
+        strict, text = pool.map(lambda ending: run(tmp_path / "texts", *ending), endings)
+    assert strict.returncode == 1 and strict.stderr == "bad.txt: empty file.\n"
+    assert text.returncode == 0 and "1 × bad.txt: empty file" in text.stdout and "characters" in text.stdout
+    assert "The tokenizer of '/nowhere' could not be loaded" in text.stderr
     assert not list((tmp_path / "cache").glob("corpus-*"))  # nothing is left on the disk
 
 
