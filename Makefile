@@ -1,8 +1,9 @@
 # make run    set up .venv, run the walk-through, write build/01_continued_pretraining.html
 # make test   set up .venv, lint, and pass every test
 # make bench     measure recipes side by side here: RECIPES="t4 a100" SHAPE=mistral-7b; table, figure and JSON in build/
-# make test-gpu  every notebook on a CUDA GPU, as it is and held to a T4's 15 GB in float16; CHANGES=model=FOLDER,corpus=FILE
-#                replaces what would come from the hub, RUN=python3 takes the python at hand instead of .venv
+# make test-gpu  on a CUDA GPU, the tests that need one, then every notebook as it is and held to a T4's 15 GB in float16;
+#                CHANGES=model=FOLDER,corpus=FILE replaces what would come from the hub, RUN=python3 takes the python at hand
+#                instead of .venv
 # make site   set up .venv, and build the site from the committed notebooks: build/site/index.html
 # Without a CUDA GPU a CPU build of torch is installed; set PYTHON to choose an interpreter (3.11 or newer).
 PYTHON ?= python3
@@ -23,7 +24,7 @@ test: lint
 	@$(BIN)/python -m pytest
 	@echo "Running every notebook with the recipe 'smoke'"
 	@rm -rf notebooks/outputs  # a finished run there would be loaded, not trained
-	@CPTLIB_RECIPE=smoke $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+	@OMP_WAIT_POLICY=passive CPTLIB_RECIPE=smoke $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
 RUN ?= $(BIN)/python
 READY = $(if $(filter $(BIN)/python,$(RUN)),.venv/ready)
@@ -38,6 +39,8 @@ test-gpu: $(READY)
 ifeq ($(HAS_GPU),0)
 	@echo "There is no NVIDIA GPU here: nothing to do. make test runs every notebook on the CPU."
 else
+	@echo "Running the tests that need a GPU"
+	@$(RUN) -m pytest -m gpu tests
 	@echo "Running every notebook as it is"
 	@$(if $(CHANGES),CPTLIB_RECIPE=a100$(comma)$(CHANGES)) $(NBMAKE)
 	@echo "Running every notebook held to 15 GB, in float16"

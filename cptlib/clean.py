@@ -15,8 +15,9 @@ _HIDDEN = tuple(  # openings and endings of what no reader of the page sees
 )
 _BREAK = re.compile(r"</?(?:br|p|div|li|tr|h[1-6]|ul|ol|table|blockquote|hr)(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>", re.IGNORECASE)
-_SUSPECT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f&]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _BLANKS = re.compile(r"\n{3,}")
+_PASSES = 9  # random dirt was seen to need 3; a bound, so that no text can take forever
 
 
 def clean(text: str, markup: bool = False) -> str:
@@ -25,14 +26,23 @@ def clean(text: str, markup: bool = False) -> str:
     No letter of any script is taken: the joiners of Persian, Hindi and emoji, full-width punctuation and curly quotes
     stay. Lines end with one newline and paragraphs with two. markup: True leaves tags and entities, for texts about HTML.
     """
-    import ftfy
-
     if not markup and "<" in text:
         for opening, ending in _HIDDEN:
             text = _without(text, opening, ending)
         text = _TAG.sub("", _BREAK.sub("\n", text))
-    if not text.isascii() or _SUSPECT.search(text):  # else there is nothing to mend
-        text = ftfy.fixes.fix_line_breaks(text)  # first, since ftfy mends line by line
+    for _ in range(_PASSES):  # what looks like mojibake depends on the blanks beside it, which a pass may take
+        mended = _mended(text, markup)
+        if mended == text:
+            break
+        text, markup = mended, True  # one pass reads all entities; the tags they spell are meant as text
+    return text
+
+
+def _mended(text: str, markup: bool) -> str:
+    """One pass over characters, lines and paragraphs."""
+    import ftfy
+
+    if not text.isascii() or _CONTROL.search(text) or ("&" in text and not markup):  # else there is nothing to mend
         text = ftfy.fix_text(text, _mending(markup)).replace("\u00ad", "")  # soft hyphens are invisible advice
     lines = [line.rstrip() for line in text.split("\n")]
     return _BLANKS.sub("\n\n", "\n".join(lines)).strip()

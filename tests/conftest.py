@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave t
 os.environ.pop("CPTLIB_RECIPE", None)
 
 import gzip
+import sys
 import zipfile
 
 import hypothesis
@@ -15,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from cptlib import __main__ as program
 from cptlib import corpus
 from cptlib import model as models
 from cptlib.recipe import Recipe
@@ -23,6 +25,18 @@ matplotlib.use("agg")
 # The same examples in every run; to look for new ones: pytest --hypothesis-profile=default
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_runtest_setup(item):
+    """Skip what is marked `gpu` where there is no CUDA GPU, and what is marked `cpu(reason)` where there is one."""
+    gpu, cpu = item.get_closest_marker("gpu"), item.get_closest_marker("cpu")
+    if gpu or cpu:
+        import torch
+
+        if gpu and not torch.cuda.is_available():
+            pytest.skip("needs a CUDA GPU")
+        if cpu and torch.cuda.is_available():
+            pytest.skip(*cpu.args)
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +66,21 @@ def tokenizer(tiny):
 def documents(smoke, tokenizer):
     """train and held_out, with EOS."""
     return corpus.add_eos(corpus.split(corpus.read("stories", 12), 4, smoke.seed), tokenizer)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run `python -m cptlib …` in this process: (exit code, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["cptlib", *map(str, words)])
+        try:
+            code = program.main()
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
+
+    return run
 
 
 # A file of each format that is read, each saying its sentence

@@ -9,7 +9,6 @@ from cptlib import attention, checks
 from cptlib import model as models
 
 LENGTHS = (9, 14, 6)
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
 def test_the_models_own_path_keeps_documents_apart(tiny):
@@ -69,7 +68,7 @@ def test_unsloths_dispatch_on_a_cpu_keeps_documents_apart():
     assert torch.allclose(run_packed(q, k, v, LENGTHS), one_by_one(q, k, v, LENGTHS), atol=1e-6)
 
 
-@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_one_call_equals_many_forward_and_backward(dtype):
     attention.one_call_for_packed_rows()
@@ -87,7 +86,7 @@ def test_one_call_equals_many_forward_and_backward(dtype):
         assert (got.double() - wanted).norm() / wanted.norm() < 1e-2
 
 
-@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_packed_row_on_a_gpu_equals_its_documents_alone(smoke, dtype):
     from dataclasses import replace

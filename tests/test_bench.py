@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -81,13 +79,19 @@ def test_what_was_measured_is_on_the_disk_when_the_rest_is_cut_short(tmp_path, m
     assert len(json.loads((tmp_path / "bench-cpu.json").read_text())["rows"]) == 1
 
 
-def test_the_command_writes_a_table_a_figure_and_json(tmp_path):
-    command = [sys.executable, "-m", "cptlib", "bench", "smoke", "--rounds", "2", "--steps", "1", "--to", str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_recipes_take_turns(monkeypatch):
+    monkeypatch.setattr(bench, "_in_a_process", lambda text, *settings: row(text, 10.0))
+    *_, result = bench.run(["post", "t4"], rounds=2)
+    assert [(row["recipe"], row["round"]) for row in result["rows"]] == [("post", 0), ("t4", 0), ("post", 1), ("t4", 1)]
+
+
+def test_the_command_writes_a_table_a_figure_and_json(call, tmp_path):
+    code, out, _ = call("bench", "smoke", "--rounds", 1, "--steps", 1, "--to", tmp_path)
     result = json.loads((tmp_path / "bench-cpu.json").read_text())
-    assert [row["round"] for row in result["rows"]] == [0, 1] and result["versions"]["torch"]
+    assert code == 0 and len(result["rows"]) == 1 and result["versions"]["torch"]
+    assert result["rows"][0]["tokens_per_second"] > 0
     assert (tmp_path / "bench-cpu.png").stat().st_size > 1000
-    assert "tokens/s" in ended.stdout and "the recipes' own weights" in ended.stdout
+    assert "tokens/s" in out and "the recipes' own weights" in out
 
 
 def test_the_arithmetic_of_mistral_7b_is_31_gflop_a_token():

@@ -92,7 +92,8 @@ def test_two_bos_are_found(make):
 def test_labels_all_masked_are_found(make):
     trainer = make(texts=["One two three.</s>", "Four five six.</s>"])
     assert checks.something_is_learned(trainer).problem is None
-    collate = trainer.data_collator
+    trainer.train_dataset = trainer.train_dataset.select_columns("input_ids")
+    collate = DataCollatorForLanguageModeling(trainer.processing_class, mlm=False)  # a row for each, on a GPU too
 
     def mask_prompts(rows):
         batch = collate(rows)

@@ -16,6 +16,7 @@ from cptlib.clean import clean, language
         ("a\n \n\t\n\n\nb  \nc", "a\n\nb\nc"),
         ("ﬁne \ufb02ag\u00ad, soft\u00adly", "fine flag, softly"),
         ("schÃ¶n â€œquotedâ€\x9d", "schön “quoted”"),
+        ("Mi\u00c4\u0085sko: libertÃ\u00a0\nfin", "Miąsko: libertà\nfin"),  # a line break and a blank inside letters
         ("<p>One &amp; two.</p><p class='x'>Three<br/>four</p>", "One & two.\n\nThree\nfour"),
         ("<script>var x;</script>Text<!-- note --><style>p {}</style>.", "Text."),
         ("if a < b and c > d: List<String> x<y>", "if a < b and c > d: List<String> x<y>"),
@@ -47,7 +48,7 @@ def test_no_script_loses_a_letter(text):
 def test_no_text_takes_forever():
     """A pattern that looks twice at each character of these would run for hours."""
     assert clean(" " * 500_000 + "x" + "\t" * 500_000 + "y" + "\u00a0" * 500_000 + "z\n\n")[-1] == "z"
-    for opening in ("<!--", "<script>", "<p ", "<", "&", "\n \n", "\x1b["):
+    for opening in ("<!--", "<script>", "<p ", "<", "&", "\n \n", "\x1b[", "Â", "\u00a0Â\u0080"):
         clean("x" + opening * 200_000 + "x")
 
 
@@ -56,12 +57,15 @@ def test_markup_can_stay():
     assert clean(text, markup=True) == text
 
 
-@settings(max_examples=500, deadline=None)
-@given(st.text(st.characters(max_codepoint=0x7F) | st.characters(min_codepoint=0x2E80)))
-@example("\x80\rÀ\x86")  # a line's end within what looks like mojibake
+@settings(max_examples=1000, deadline=None)
+@given(st.text() | st.text(st.characters(max_codepoint=0xFF) | st.sampled_from(" \n\r\u00a0\u00ad")))
+@example("\u00a0Â\u0080")  # mojibake only once the blank before it is gone
+@example("\u0080\rÀ\u0086")  # a line's end within what looks like mojibake
 def test_cleaning_twice_is_cleaning_once(text):
-    """Of scripts that mojibake is not written in: what looks like it depends, for ftfy, on the space around it."""
-    assert clean(clean(text, markup=True), markup=True) == clean(text, markup=True)
+    cleaned = clean(text, markup=True)
+    assert clean(cleaned, markup=True) == cleaned
+    if not {"<", "&"} & {*text}:  # an entity may spell a tag, which stays in the text that spells it
+        assert clean(text) == cleaned == clean(cleaned)
 
 
 @settings(max_examples=500, deadline=None)

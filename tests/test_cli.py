@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from cptlib import __main__ as program
 from cptlib import checkpoints, cli
 
 RECIPE = "smoke,epochs=2,max_steps=-1,save_minutes=0"
@@ -17,21 +16,6 @@ RECIPE = "smoke,epochs=2,max_steps=-1,save_minutes=0"
 @pytest.fixture(autouse=True)
 def alone(tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.mktemp("alone"))
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run `python -m cptlib …` in this process: (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["cptlib", *map(str, words)])
-        try:
-            code = program.main()
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections import namedtuple
 from dataclasses import replace
 
 import pytest
@@ -16,8 +17,18 @@ from cptlib.export import ExportError
 
 PROMPT = "The little fox found a red boat and"
 VARIANTS = ("tied", "untied", "new tokens", "new tokens, adapters alone", "tied, then trained apart")
-# In float32 a merged model differs by the order of additions; in bfloat16 each weight is rounded to 1 in 512.
-TOLERANCE = {"adapter": 1e-6, "float32": 1e-5, "bfloat16": 0.05}
+# How far a logit may be off, in units of the logits' spread, by the number format of the base and the form that was saved.
+# In float32 a merged model differs by the order of additions, in bfloat16 each weight is rounded to 1 in 512. On a GPU
+# unsloth's kernels compute in bfloat16 and round elsewhere than plain transformers does: a CPU's bfloat16 came to 0.044. A
+# model that lost its adapters is off by 3.6 and more, one merged into other weights than the 4-bit ones by 0.37.
+TOLERANCE = {
+    "float32": {"adapter": 1e-6, "float32": 1e-5, "bfloat16": 0.1},
+    "bfloat16": {"adapter": 0.2, "float32": 0.2, "bfloat16": 0.2},
+}
+BASES = [
+    pytest.param("float32", marks=pytest.mark.cpu("other kernels, other last bits: a GPU has its own base, bfloat16")),
+    pytest.param("bfloat16", marks=pytest.mark.gpu),
+]
 
 
 def build(variant, smoke, folder):
@@ -51,58 +62,74 @@ def logits(model, tokenizer):
         return model(**tokenizer(PROMPT, return_tensors="pt").to(model.device)).logits.float().cpu()
 
 
+def off(found, trained):
+    """The largest difference of a logit, in units of the logits' spread."""
+    return ((found - trained).abs().max() / trained.std()).item()
+
+
 FRESH = textwrap.dedent("""
     import sys, torch
+    from contextlib import nullcontext
     from pathlib import Path
     home, prompt = Path(sys.argv[1]), sys.argv[2]
-    def logits(model, tokenizer):
-        with torch.no_grad():
-            return model(**tokenizer(prompt, return_tensors="pt")).logits.float()
+    def logits(model, tokenizer, context=nullcontext()):
+        with torch.no_grad(), context:
+            return model(**tokenizer(prompt, return_tensors="pt").to(model.device)).logits.float().cpu()
     found = {}
     from transformers import AutoModelForCausalLM, AutoTokenizer  # plain: neither cptlib nor unsloth is there yet
     for folder in [*home.glob("*/float32"), *home.glob("*/bfloat16")]:
         model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
         assert not info["missing_keys"] and not info["unexpected_keys"], (folder, info)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
         found["/".join(folder.parts[-2:])] = logits(model, AutoTokenizer.from_pretrained(folder))
     assert "unsloth" not in sys.modules
-    from cptlib import export
+    from cptlib import export, model as models
     for folder in home.glob("*/adapter"):
-        found["/".join(folder.parts[-2:])] = logits(*export.load(folder))
+        model, tokenizer = export.load(folder)
+        found["/".join(folder.parts[-2:])] = logits(model, tokenizer, models.autocast(model))
     torch.save(found, home / "found.pt")
 """)
 
 
-@pytest.fixture(scope="module")
-def reloaded(smoke, cache, tmp_path_factory):
-    """(logits of the trained model, logits of what a fresh process loaded), each by `variant/form`."""
-    home, trained = tmp_path_factory.mktemp("saved"), {}
+Reloaded = namedtuple("Reloaded", "base trained after found home")
+
+
+@pytest.fixture(scope="module", params=BASES)
+def reloaded(request, smoke, cache, tmp_path_factory):
+    """Every variant of a base, saved in every form. Logits: `trained`, by variant; the same model's `after` it was saved;
+    and what was `found` by a fresh process in `home`, by variant/form."""
+    home, trained, after = tmp_path_factory.mktemp("saved"), {}, {}
     for variant in VARIANTS:
-        model, tokenizer, recipe = build(variant, smoke, home / variant / "base")
+        model, tokenizer, recipe = build(variant, replace(smoke, dtype=request.param), home / variant / "base")
         trained[variant] = logits(model, tokenizer)
         export.save_adapter(model, tokenizer, recipe, home / variant / "adapter")
         for dtype in ("float32", "bfloat16"):
             export.save_merged(model, tokenizer, recipe, home / variant / dtype, dtype)
-        assert torch.equal(logits(model, tokenizer), trained[variant])  # saving leaves the model as it was
+        after[variant] = logits(model, tokenizer)
     subprocess.run([sys.executable, "-c", FRESH, str(home), PROMPT], check=True)
-    return trained, torch.load(home / "found.pt"), home
+    return Reloaded(request.param, trained, after, torch.load(home / "found.pt"), home)
 
 
-@pytest.mark.parametrize("form", TOLERANCE)
+@pytest.mark.parametrize("form", TOLERANCE["float32"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_fresh_process_gets_the_logits_of_the_trained_model(reloaded, variant, form):
-    trained, found, _ = reloaded
-    assert trained[variant].std() > 0.1  # more than the tolerance
-    assert (found[f"{variant}/{form}"] - trained[variant]).abs().max() < TOLERANCE[form]
+    trained = reloaded.trained[variant]
+    assert trained.std() > 0.1
+    assert off(reloaded.found[f"{variant}/{form}"], trained) < TOLERANCE[reloaded.base][form]
+
+
+def test_saving_leaves_the_model_as_it_was(reloaded):
+    assert all(torch.equal(reloaded.after[variant], reloaded.trained[variant]) for variant in VARIANTS)
 
 
 def test_a_tied_model_stays_tied_and_one_trained_apart_is_untied(reloaded):
-    _, _, home = reloaded
+    home = reloaded.home
     for variant, tied in (("tied", True), ("new tokens", True), ("untied", False), ("tied, then trained apart", False)):
         assert json.loads((home / variant / "float32" / "config.json").read_text())["tie_word_embeddings"] is tied
 
 
 def test_no_saved_file_names_a_place_on_this_machine_or_runs_code(reloaded, cache):
-    _, _, home = reloaded
+    home = reloaded.home
     for form in ("adapter", "bfloat16"):
         for file in (home / "tied" / form).iterdir():
             assert file.suffix in (".json", ".safetensors", ".jinja"), file
@@ -113,13 +140,15 @@ def test_large_models_are_saved_in_shards(smoke, tmp_path, monkeypatch):
     from transformers import AutoModelForCausalLM
 
     model, tokenizer, recipe = build("tied", smoke, tmp_path)
-    monkeypatch.setattr(export, "SHARD_BYTES", 150_000)
-    folder = export.save_merged(model, tokenizer, recipe, tmp_path / "merged", "float32")
-    assert len(list(folder.glob("model-*-of-*.safetensors"))) > 2 and not list(folder.glob("*.part"))
-    again = AutoModelForCausalLM.from_pretrained(folder)
-    assert (logits(again, tokenizer) - logits(model, tokenizer)).abs().max() < TOLERANCE["float32"]
+    whole = export.save_merged(model, tokenizer, recipe, tmp_path / "whole")
+    monkeypatch.setattr(export, "SHARD_BYTES", 75_000)
+    shards = export.save_merged(model, tokenizer, recipe, tmp_path / "shards")
+    assert len(list(shards.glob("model-*-of-*.safetensors"))) > 2 and not list(shards.glob("*.part"))
+    expected, found = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (whole, shards))
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.cpu("it runs bitsandbytes' CPU kernels; test_on_a_gpu_a_4_bit_base_comes_back is for the GPU's")
 def test_a_4_bit_base_is_merged_as_the_adapters_saw_it(cache, smoke, tmp_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -221,13 +250,11 @@ def test_an_upload_is_private_and_takes_the_token_from_the_environment(smoke, tm
     assert "adapter_model.safetensors" in calls[2]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("four_bit", [False, True])
-def test_on_a_gpu_both_kinds_of_base_come_back(smoke, tmp_path, four_bit):
-    gpu = replace(smoke, dtype="bfloat16", load_in_4bit=four_bit)
-    model, tokenizer, recipe = build("tied", gpu, tmp_path)
+@pytest.mark.gpu
+def test_on_a_gpu_a_4_bit_base_comes_back(smoke, tmp_path):
+    model, tokenizer, recipe = build("tied", replace(smoke, dtype="bfloat16", load_in_4bit=True), tmp_path)
     trained = logits(model, tokenizer)
     adapter = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
     merged = export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
-    for folder in (adapter, merged):
-        assert (logits(*export.load(folder)) - trained).abs().max() < 2 * TOLERANCE["bfloat16"], folder
+    for form, folder in (("adapter", adapter), ("bfloat16", merged)):
+        assert off(logits(*export.load(folder)), trained) < TOLERANCE["bfloat16"][form], form

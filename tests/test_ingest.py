@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -290,9 +291,10 @@ def test_the_command_reports_and_writes(one_of_each, tmp_path):
     assert found["documents"] == len(READERS) and found["forecast"]["tokens"] > 100 and found["recipe"] == "smoke"
     assert len(corpus.read(str(tmp_path / "texts" / "out.jsonl"))) == len(READERS)
     (tmp_path / "texts" / "bad.txt").write_text("")
-    strict = run(tmp_path / "texts", "--strict")
+    endings = (["--strict"], ["--recipe", "laptop,model=/nowhere"])
+    with ThreadPoolExecutor() as pool:
+        strict, text = pool.map(lambda ending: run(tmp_path / "texts", *ending), endings)
     assert strict.returncode == 1 and strict.stderr == "bad.txt: empty file.\n"
-    text = run(tmp_path / "texts", "--recipe", "laptop,model=/nowhere")
     assert text.returncode == 0 and "1 × bad.txt: empty file" in text.stdout and "characters" in text.stdout
     assert "The tokenizer of '/nowhere' could not be loaded" in text.stderr
     assert not list((tmp_path / "cache").glob("corpus-*"))  # nothing is left on the disk

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture(scope="module")
 def recipe():
-    return replace(Recipe.named("laptop"), documents=32, held_out=8, max_steps=5, warmup=0.2, rank=16)
+    return replace(Recipe.named("laptop"), documents=24, held_out=4, micro_batch=2, max_steps=5, warmup=0.2, rank=16)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,9 @@ def test_it_speaks_english(loaded):
 def test_five_steps_lower_the_perplexity_of_unseen_stories(loaded, recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, tokenizer = loaded
-    documents = corpus.add_eos(corpus.split(corpus.read("stories", 32), 8, recipe.seed), tokenizer)
+    documents = corpus.add_eos(
+        corpus.split(corpus.read("stories", recipe.documents), recipe.held_out, recipe.seed), tokenizer
+    )
     unseen = documents["held_out"]["text"]
     before = evaluate.evaluate(model.eval(), tokenizer, unseen)
     model = lora.add_adapters(FastLanguageModel.for_training(model), recipe)
