@@ -437,11 +437,11 @@ results.table(result)
 # - *With memory free, 16,000 tokens/s.* Yes: 17,600 and 18,600, at 68 and 71% of a matrix product's speed.
 # - *In no more memory than the post's recipe, 8,500 tokens/s; within 15 GB, 9,500.* `t4` takes 11.9 GB, less than
 #   `post` with 13.0. On an H200 it made 10,400 (one run, before the two changes above). On this H100 it made 8,100 and
-#   8,600: nine times `post`, but 2% short of the first aim and 12% of the second. The reason is not the GPU. Steps of
-#   one and the same run took 0.39 to 0.60 s, because launching was the limit and the host's processor was slow and
-#   shared; with four rows and nothing computed twice, where kernels are longer, the steps of the second round differ by
-#   4%. `post`, which launches most, is at 900 here and was at 1,150 to 1,470 on the H200. In float16 and held to 15 GB,
-#   the walk-through of notebook 01 trains to its end with finite gradients.
+#   8,600: nine times `post`, but 2% short of the first aim and 12% of the second. We did not profile that run, but the
+#   host is the likely reason, not the GPU: its processor was slow and shared, and steps of one and the same run took
+#   0.39 to 0.60 s. With four rows and nothing computed twice, where kernels are longer and launching weighs less, the
+#   steps of the second round differ by 4%. `post`, which launches most, is at 900 here and was at 1,150 to 1,470 on the
+#   H200. In float16 and held to 15 GB, the walk-through of notebook 01 trains to its end with finite gradients.
 #
 # And the time to a result, which is what counts: SmolLM2-135M with its real weights on 2,200 real TinyStories, on an
 # H200, before the two changes.
