@@ -7,6 +7,7 @@ predicted: notebooks/04_memory_and_speed.
 
 import contextlib
 from dataclasses import dataclass, replace
+from itertools import product
 
 from cptlib import lora, memory, style
 from cptlib import model as models
@@ -130,18 +131,17 @@ def fit(recipe: Recipe, gb: float, config=None, row: int | None = None) -> Recip
 def _by_speed(recipe: Recipe):
     """`recipe` with the same rows a step, the fastest setting first."""
     rows = recipe.micro_batch * recipe.accumulation
-    for micro in sorted((n for n in range(1, rows + 1) if rows % n == 0), reverse=True):
-        for checkpointing in (False, True, "unsloth"):
-            for bits4 in (False, True):
-                for optimizer in dict.fromkeys((recipe.optimizer, "adamw_8bit")):
-                    yield replace(
-                        recipe,
-                        micro_batch=micro,
-                        accumulation=rows // micro,
-                        gradient_checkpointing=checkpointing,
-                        load_in_4bit=bits4,
-                        optimizer=optimizer,
-                    )
+    micros = sorted((n for n in range(1, rows + 1) if rows % n == 0), reverse=True)
+    optimizers = dict.fromkeys((recipe.optimizer, "adamw_8bit"))
+    for micro, checkpointing, bits4, optimizer in product(micros, (False, True, "unsloth"), (False, True), optimizers):
+        yield replace(
+            recipe,
+            micro_batch=micro,
+            accumulation=rows // micro,
+            gradient_checkpointing=checkpointing,
+            load_in_4bit=bits4,
+            optimizer=optimizer,
+        )
 
 
 def _why(recipe: Recipe, setting: Recipe, need: Estimate, gb: float) -> str:
