@@ -86,7 +86,8 @@ pandas.DataFrame(counts).round(3)
 #
 # So nvidia-smi = tensors + spare blocks + CUDA, and the last is some 0.7 GB (an H200 gave the same). One trap: unsloth
 # empties the cache when training ends, and then nvidia-smi shows less than the run's peak. On Mistral-7B's shape we
-# first read 9.4 GB that way, where the run had held 12.0. The library adds what was given back (`memory.peak_gpu_gb`).
+# first read 9.4 GB that way on the H200, where the run had held 12.0. The library adds what was given back
+# (`memory.peak_gpu_gb`).
 
 # %% [markdown]
 # ## 2. The memory of a run, before the run
@@ -221,15 +222,15 @@ if not gpu:
 # %% [markdown]
 # It saves 1.4 of this small model's 3.9 GB; nearly all that is left does not depend on the batch. By arithmetic it
 # should cost a third more time, since the forward pass is a third of the work. On an H200 it did (0.25 s a step became
-# 0.33). On this H100 it cost three quarters more, 0.42 s instead of 0.24: the small model's step is bound by the
-# launching of kernels (section 8), this machine's processor was slow at that, and checkpointing launches every forward
-# kernel twice.
+# 0.33). On this H100 it cost three quarters more, 0.42 s instead of 0.24. The likely reason is that the small model's
+# step is bound by the launching of kernels (section 8): checkpointing launches every forward kernel twice, and this
+# host is the slower one.
 #
 # For Mistral-7B's shape, in 4 bits and with two packed rows, keeping everything takes 23.8 GB with an 8-bit optimizer
-# (H200); standard checkpointing 11.9 GB, and unsloth's the same, at 6 to 9% less speed in the three pairs that we
-# measured. Sending inputs to the CPU pays when rows are so long that the inputs themselves fill the memory. At 2 ×
-# 2,048 tokens they are 1 GB, gone by the time gradients arrive, and so off the peak. That is why our `t4` recipe takes
-# the standard kind.
+# (H200); standard checkpointing 11.9 GB, and unsloth's the same, at 6% less speed here (one round against the middle of
+# two) and 9% less on the H200. Sending inputs to the CPU pays when rows are so long that the inputs themselves fill the
+# memory. At 2 × 2,048 tokens they are 1 GB, gone by the time gradients arrive, and so off the peak. That is why our
+# `t4` recipe takes the standard kind.
 
 # %% [markdown]
 # ## 5. 4-bit weights: what they save, what they cost
@@ -253,8 +254,7 @@ results.table(big).loc[["a100", "a100,load_in_4bit=False"]]
 
 # %% [markdown]
 # Four bits save 9.5 GB of a 7B model's memory and cost a tenth of its speed. On a model as small as SmolLM2 they save
-# next to nothing, since its memory is embeddings and activations, and cost a quarter: two more kernels at each use of a
-# matrix, in a step that is bound by launching.
+# next to nothing, since its memory is embeddings and activations, and cost a quarter.
 
 # %% [markdown]
 # ## 6. Embeddings: offloaded, trained, and in which precision
@@ -295,11 +295,12 @@ else:
 # %% [markdown]
 # **Offloading** concerns the frozen *original* of each table. unsloth writes it to a file and maps it from there. What
 # computes, forward and backward, is the trained copy, which lies on the GPU. So the head's product is never computed
-# from disk, offloading costs a step nothing (the two times differ by less than two runs of the same setting do), and it
-# can save the originals' size at most. For SmolLM2 that is 0.05 GB, and 0.04 came out, at nvidia-smi; torch's own peak
-# stayed where it was. For Mistral-7B it would be half a gigabyte of twelve. We have no such pair for that shape, but no
-# sign of it either: between steps torch held 8.24 GB with unsloth's checkpointing, which offloads, and 8.23 GB with the
-# standard kind, which does not.
+# from disk, and offloading can save the originals' size at most: 0.05 GB for SmolLM2, half a gigabyte of twelve for
+# Mistral-7B. Do the runs show it? No. torch's peak is the same with and without, and nvidia-smi's differs by no more
+# than two runs of one setting do: the offloaded one was at 2.43 GB here and at 2.47 in section 4. Nor does it cost
+# time: without it a step was 5% slower, and rounds of one recipe differ by as much (section 9). For Mistral-7B's shape
+# we have no such pair, and no sign of a gain: between steps torch held 8.24 GB with unsloth's checkpointing, which
+# offloads, and 8.23 GB with the standard kind, which does not.
 #
 # The file has one name per model and folder. Two runs started at once in the same folder write it under each other's
 # feet; we did that, and both had gradient norms of NaN.
@@ -388,16 +389,16 @@ print(*(f"{ms:7.1f} ms  {kind}" for kind, ms in big["kinds_ms"].items()), sep="\
 pandas.DataFrame(big["kernels"][:10])
 
 # %% [markdown]
-# The GPU has no pause left: work even exceeds the wall clock, because on this kind of GPU a kernel may begin while the
+# Little is left in which the GPU waits: its work even exceeds the wall clock, as can be where a kernel begins while the
 # one before it is ending. Matrix products are 80%. Attention, which took 200 of 600 ms on an H200 while it was called
 # once a document, takes 28.
 #
-# Two small things stood between this and an earlier 15,500 tokens/s. The rows of a packed batch hold any number of
-# tokens, and where that number is odd the fast kernels do not apply: in the profile of that run some 25 ms of a step
-# went into kernels of an older generation, made for odd sizes. Now the batch is padded to a multiple of 8, by at most
-# seven tokens (`pad_to_multiple_of`). And the 8-bit optimizer took a launch for each of 449 weights, at the end of a
-# step, when the GPU has nothing else to do; torch's fused AdamW takes 29 launches. It needs 2.7 GB more, so `fit_to`
-# gives it up where memory is short. (The two were measured together, not apart.)
+# Two things changed since an earlier 15,500 tokens/s, which was on an H200; they were measured together, not apart. The
+# rows of a packed batch hold any number of tokens, and where that number is odd the fast kernels do not apply. In a
+# profile of that time (`profile-h200.json`: 4-bit weights, unsloth's checkpointing, 7,200 tokens) some 25 of 566 ms
+# went into kernels of an older generation, made for such sizes. Now the batch is padded to a multiple of 8, by at most
+# seven tokens (`pad_to_multiple_of`). And the 8-bit optimizer took 449 launches a step there, about one for each
+# trained matrix; torch's fused AdamW takes 29. It needs 2.7 GB more, so `fit_to` gives it up where memory is short.
 #
 # **The first steps** are slow for a reason of their own: kernels are compiled at first use. Seconds of each step, and
 # then what the large runs took for their first ones:
@@ -436,12 +437,14 @@ results.table(result)
 #
 # - *With memory free, 16,000 tokens/s.* Yes: 17,600 and 18,600, at 68 and 71% of a matrix product's speed.
 # - *In no more memory than the post's recipe, 8,500 tokens/s; within 15 GB, 9,500.* `t4` takes 11.9 GB, less than
-#   `post` with 13.0. On an H200 it made 10,400 (one run, before the two changes above). On this H100 it made 8,100 and
-#   8,600: nine times `post`, but 2% short of the first aim and 12% of the second. We did not profile that run, but the
-#   host is the likely reason, not the GPU: its processor was slow and shared, and steps of one and the same run took
+#   `post` with 13.0. On this H100 it made 8,100 and 8,600: nine times `post`, but 2% short of the first aim and 12% of
+#   the second. On an H200 it had made 10,400, before the two changes above, in one round and with other programs loaded
+#   beside it (`bench-h200.json` tells how it was put together). We did not profile the run on the H100, but the host is
+#   the likely reason, not the GPU: the other GPU's work shared its processor, and steps of one and the same run took
 #   0.39 to 0.60 s. With four rows and nothing computed twice, where kernels are longer and launching weighs less, the
 #   steps of the second round differ by 4%. `post`, which launches most, is at 900 here and was at 1,150 to 1,470 on the
-#   H200. In float16 and held to 15 GB, the walk-through of notebook 01 trains to its end with finite gradients.
+#   H200. In float16 and held to 15 GB, the walk-through of notebook 01 trained SmolLM2 to its end; ten gradients in a
+#   row that are no number would have stopped it.
 #
 # And the time to a result, which is what counts: SmolLM2-135M with its real weights on 2,200 real TinyStories, on an
 # H200, before the two changes.
@@ -479,10 +482,10 @@ if not gpu:
     display(pandas.DataFrame(results.committed("small-h200")["generating first"]).T)
 
 # %% [markdown]
-# To the last digit shown it does not. The peak belongs to training, and generating a few hundred tokens with a model
-# that has no adapters yet stays below it, in blocks that training can use again. The order would matter for a model
-# that generates long texts, or in large batches. To be safe, call `torch.cuda.reset_peak_memory_stats()` between the
-# two.
+# On the H200, to the last digit shown, it does not. The peak belongs to training, and generating a few hundred tokens
+# with a model that has no adapters yet stays below it, in blocks that training can use again. The order would matter
+# for a model that generates long texts, or in large batches. To be safe, call `torch.cuda.reset_peak_memory_stats()`
+# between the two.
 
 # %% [markdown]
 # ## What to take away
