@@ -9,7 +9,7 @@ from cptlib import style
 from cptlib.recipe import Recipe
 
 SAMPLE = 1000  # documents tokenized for an estimate
-# Training speeds measured with these recipes as they stand, tokens/s: DESIGN's figures of 2026-11, one run each
+# Training speeds measured with these recipes, 2026-11, tokens/s: one run; the median of notebooks/measured/bench-h100.json
 SPEEDS = {"laptop": (230, "two CPU cores"), "a100": (13_200, "an H100")}
 
 

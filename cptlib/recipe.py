@@ -184,7 +184,7 @@ RECIPES = {
         ),
         # Free Colab: 15 GB, no bfloat16. Two packed rows of 2,048 tokens hold about 19 stories.
         Recipe(name="t4", **_MISTRAL, documents=2600, held_out=100, packing=True, gradient_checkpointing=True),
-        # 40 GB and more: nothing is computed twice, and one kernel updates all weights where 8-bit Adam takes one for each.
+        # 40 GB and more: nothing is computed twice, and few kernels update all weights where 8-bit Adam takes one for each.
         Recipe(name="a100", **_MISTRAL, documents=2600, held_out=100, packing=True, optimizer="adamw_torch_fused"),
         # The reference post's own numbers: padded batches of 2 × 8.
         Recipe(name="post", **_MISTRAL, documents=2600, held_out=100, accumulation=8, gradient_checkpointing="unsloth"),

@@ -463,11 +463,11 @@ evaluate.compare(scores_before, scores_after)
 # The first row is the gain: these documents are of the corpus's kind, and the model has not seen them. The other rows
 # are the price, 4 to 5% here. LoRA's frozen weights and the low embedding rate keep it down, and the learning rate and
 # the number of steps drive it up. How far? The laptop's recipe is in a hurry. It trains on 176 stories at a peak rate
-# of 5e-4, two and a half times the rate used here. In four minutes on two processor cores that took the perplexity of
-# unseen stories from 23.0 to 12.7, and raised that of the three other kinds of text by 16 to 28%. With 232 stories at
-# 2e-4, a third more steps, it went from 24.5 to 13.4 (other stories were held out, and other licences measured), and
-# the others rose by 7 to 17% only; but the story had not come to its end when it was cut off at 220 tokens. More text
-# at a lower rate is the gentler way.
+# of 5e-4, two and a half times the rate used here. In three and a half minutes on two processor cores that took the
+# perplexity of unseen stories from 23.0 to 12.7, and raised that of the three other kinds of text by 16 to 28%. With
+# 232 stories at 2e-4, a third more steps, it went from 24.5 to 13.4 (other stories were held out, and other licences
+# measured), and the others rose by 7 to 17% only; but the story had not come to its end when it was cut off at 220
+# tokens. More text at a lower rate is the gentler way.
 #
 # Each of these figures rests on one run and on one text of a few thousand tokens, so do not read meaning into
 # differences of a percent or two.
