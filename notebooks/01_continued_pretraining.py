@@ -20,7 +20,8 @@
 # SmolLM2-135M, a model fifty times smaller, on a few hundred bedtime stories that come with the library, and it takes
 # minutes on two processor cores. Every step is the same.
 #
-# The outputs you see were made by a real run. Section 2 says on which machine, with which recipe and versions.
+# The outputs published with this notebook were made by a real run, and where the text speaks of *the published run*, it
+# means that one; yours will differ. Section 2 says on which machine, with which recipe and versions.
 
 # %% [markdown]
 # ## 1. What continued pre-training is, and when to use it
@@ -97,9 +98,9 @@ models.quiet()
 # choose yourself, set the environment variable `CPTLIB_RECIPE` to another's name, with fields changed if you like
 # (`laptop,rank=32`), or change it here with `dataclasses.replace(recipe, rank=32)`.
 #
-# The outputs on this page come from a large GPU, and yet from the small model, so that they can be compared with those
-# of any machine: the recipe `a100` was changed to SmolLM2 in 16 bits, to a file with the first 2,316 of the
-# TinyStories, and to a learning rate that suits this size of step. The line below says so in the recipe's own words.
+# The published run was made on an H100, and yet with the small model, so that it can be compared with that of any
+# machine: the recipe `a100` was changed to SmolLM2 in 16 bits, to a file with the first 2,316 of the TinyStories, and
+# to a learning rate that suits this size of step. Its line below says so in the recipe's own words.
 
 # %%
 recipe = Recipe.for_this_machine()
@@ -443,11 +444,11 @@ after = streaming.stream(
 print("\n" + str(after))
 
 # %% [markdown]
-# Before, a curse lay on a whole people, in long sentences full of abstract words, and 256 tokens were not enough to
-# come to an end. Now the sentences are short and the words small, something happens *one day* and *suddenly*, a ship
-# has feelings and a smile on its face, and everybody is happy. And the text stopped by itself: the model has learned
-# where a story ends. That is the style, taken on in one pass. What it has *not* learned is to reason better or to know
-# more: a small model's story wanders off and contradicts itself.
+# In the published run, a curse lay on a whole people before, in long sentences full of abstract words, and 256 tokens
+# were not enough to come to an end. Afterwards the sentences are short and the words small, something happens *one day*
+# and *suddenly*, a ship has feelings and a smile on its face, and everybody is happy. And the text stopped by itself:
+# the model has learned where a story ends. That is the style, taken on in one pass. What it has *not* learned is to
+# reason better or to know more: a small model's story wanders off and contradicts itself.
 
 # %% [markdown]
 # ## 11. What was learned, and what it cost
@@ -461,13 +462,13 @@ evaluate.compare(scores_before, scores_after)
 
 # %% [markdown]
 # The first row is the gain: these documents are of the corpus's kind, and the model has not seen them. The other rows
-# are the price, 4 to 5% here. LoRA's frozen weights and the low embedding rate keep it down, and the learning rate and
-# the number of steps drive it up. How far? The laptop's recipe is in a hurry. It trains on 176 stories at a peak rate
-# of 5e-4, two and a half times the rate used here. In three and a half minutes on two processor cores that took the
-# perplexity of unseen stories from 23.0 to 12.7, and raised that of the three other kinds of text by 16 to 28%. With
-# 232 stories at 2e-4, a third more steps, it went from 24.5 to 13.4 (other stories were held out, and other licences
-# measured), and the others rose by 7 to 17% only; but the story had not come to its end when it was cut off at 220
-# tokens. More text at a lower rate is the gentler way.
+# are the price, 4 to 5% in the published run. LoRA's frozen weights and the low embedding rate keep it down, and the
+# learning rate and the number of steps drive it up. How far? The laptop's recipe is in a hurry. It trains on 176
+# stories at a peak rate of 5e-4, two and a half times that of the published run. In three and a half minutes on two
+# processor cores that took the perplexity of unseen stories from 23.0 to 12.7, and raised that of the three other kinds
+# of text by 16 to 28%. With 232 stories at 2e-4, a third more steps, it went from 24.5 to 13.4 (other stories were held
+# out, and other licences measured), and the others rose by 7 to 17% only; but the story had not come to its end when it
+# was cut off at 220 tokens. More text at a lower rate is the gentler way.
 #
 # Each of these figures rests on one run and on one text of a few thousand tokens, so do not read meaning into
 # differences of a percent or two.
@@ -480,10 +481,10 @@ ax = memory.plot_breakdown(log)
 
 # %% [markdown]
 # Each part is what one step of this notebook added to the memory in use. The dashed line is what is in use at the end,
-# the dotted one what the device has (not drawn where it is far above, as with this large GPU). On a GPU the step
-# *Trained* holds gradients, the optimizer's state and the activations of the longest batch. It belongs to the settings:
-# fewer rows in a batch or shorter rows make it smaller, and gradient checkpointing trades it for computing the
-# activations twice.
+# the dotted one what the device has (not drawn where it is more than three times as high). On a GPU the step *Trained*
+# holds gradients, the optimizer's state and the activations of the longest batch. It belongs to the settings: fewer
+# rows in a batch or shorter rows make it smaller, and gradient checkpointing trades it for computing the activations
+# twice.
 
 # %% [markdown]
 # ## 13. What next
