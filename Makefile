@@ -3,7 +3,7 @@
 # make bench     measure recipes side by side here: RECIPES="t4 a100" SHAPE=mistral-7b; table, figure and JSON in build/
 # make test-gpu  on a CUDA GPU, the tests that need one, then every notebook as it is and held to a T4's 15 GB in float16;
 #                CHANGES=model=FOLDER,corpus=FILE replaces what would come from the hub, RUN=python3 takes the python at hand
-#                instead of .venv
+#                instead of .venv; its parts are test-gpu-only, test-gpu-free and test-gpu-held
 # make site   set up .venv, and build the site from the committed notebooks: build/site/index.html
 # Without a CUDA GPU a CPU build of torch is installed; set PYTHON to choose an interpreter (3.11 or newer).
 PYTHON ?= python3
@@ -13,7 +13,7 @@ HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 EXTRA = $(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'][sys.argv[1]])"
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test bench test-gpu site notebooks sync lint clean
+.PHONY: run test bench test-gpu test-gpu-only test-gpu-free test-gpu-held site notebooks sync lint clean
 .DEFAULT_GOAL := run
 
 run: .venv/ready
@@ -35,17 +35,26 @@ comma := ,
 bench: $(READY)
 	@$(RUN) -m cptlib bench $(RECIPES) $(if $(SHAPE),--shape $(SHAPE))
 
-test-gpu: $(READY)
 ifeq ($(HAS_GPU),0)
+test-gpu:
 	@echo "There is no NVIDIA GPU here: nothing to do. make test runs every notebook on the CPU."
 else
+test-gpu: test-gpu-only test-gpu-free test-gpu-held
+endif
+
+test-gpu-only: $(READY)
 	@echo "Running the tests that need a GPU"
 	@$(RUN) -m pytest -m gpu tests
+
+test-gpu-free: $(READY)
 	@echo "Running every notebook as it is"
+	@rm -rf notebooks/outputs  # as above
 	@$(if $(CHANGES),CPTLIB_RECIPE=a100$(comma)$(CHANGES)) $(NBMAKE)
+
+test-gpu-held: $(READY)
 	@echo "Running every notebook held to 15 GB, in float16"
+	@rm -rf notebooks/outputs  # as above
 	@CPTLIB_GPU_GB=15 CPTLIB_RECIPE=t4,dtype=float16$(if $(CHANGES),$(comma)$(CHANGES)) $(NBMAKE)
-endif
 
 site: .venv/ready
 	@rm -rf build/site build/doctrees
