@@ -2,6 +2,8 @@
 
 import json
 import statistics
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from cptlib import estimate, style
@@ -57,6 +59,13 @@ def _by_recipe(result: dict, key: str) -> dict[str, list[dict]]:
     }
 
 
+def _labels(texts: Iterable[str]) -> dict[str, str]:
+    """Recipes by their texts, without the changes that all of them share."""
+    parts = {text: text.split(",") for text in texts}
+    shared = set.intersection(*(set(changes) for _, *changes in parts.values()))
+    return {text: ", ".join(part for part in some if part not in shared) for text, some in parts.items()}
+
+
 def seconds_to(curve: list[dict], loss: float) -> float | None:
     """The seconds of training at a curve's first point at `loss` or below; None where it never gets there."""
     return next((point["seconds"] for point in curve if point["loss"] <= loss), None)
@@ -67,7 +76,7 @@ def plot_speed(result: dict, ax=None):
     """Tokens a second of each recipe, a bar each, with its memory written beside it."""
     ax = ax or style.subplots(size=(7, 3.6))
     numbers = table(result).iloc[::-1]
-    bars = ax.barh(list(numbers.index), numbers["tokens/s"], color=style.color(0))
+    bars = ax.barh(list(numbers.index), numbers["tokens/s"], color=style.color(0), label="tokens/s")
     notes = [
         f"{rate:,} tokens/s, {gb:.1f} GB"
         for rate, gb in zip(numbers["tokens/s"], numbers["GB, nvidia-smi"], strict=True)
@@ -82,9 +91,10 @@ def plot_speed(result: dict, ax=None):
 def plot_curves(result: dict, ax=None):
     """Held-out loss over seconds of training, a line a recipe."""
     ax = ax or style.subplots(size=(7, 3.6))
-    for text, rows in _by_recipe(result, "curve").items():
-        curve = rows[0]["curve"]
-        ax.plot([p["seconds"] for p in curve], [p["loss"] for p in curve], marker=".", label=text)
+    curves = _by_recipe(result, "curve")
+    for text, label in _labels(curves).items():
+        curve = curves[text][0]["curve"]
+        ax.plot([p["seconds"] for p in curve], [p["loss"] for p in curve], marker=".", label=textwrap.fill(label, 60))
     ax.set(
         title=f"Time to a loss, {result['device']}",
         xlabel="seconds of training",
@@ -140,12 +150,13 @@ def predicted_and_measured(rows: list[dict]):
 def time_to_loss(result: dict) -> str:
     """How long each curve of `result` took to the loss at which its first one ended."""
     rows = [row for row in result["rows"] if "curve" in row]
+    labels = _labels(row["recipe"] for row in rows)
     last = rows[0]["curve"][-1]
-    lines = [f"{rows[0]['recipe']}: {last['loss']:.3f} nats a token after {last['seconds']:.0f} s"]
+    lines = [f"{labels[rows[0]['recipe']]}: {last['loss']:.3f} nats a token after {last['seconds']:.0f} s"]
     for row in rows[1:]:
         seconds = seconds_to(row["curve"], last["loss"])
         share = f"{seconds:.0f} s, 1/{last['seconds'] / seconds:.1f} of that, at the latest" if seconds else "never"
-        lines.append(f"{row['recipe']}: that loss after {share}; {row['curve'][-1]['loss']:.3f} at the end")
+        lines.append(f"{labels[row['recipe']]}: that loss after {share}; {row['curve'][-1]['loss']:.3f} at the end")
     return "\n".join(lines)
 
 

@@ -98,9 +98,10 @@ models.quiet()
 # choose yourself, set the environment variable `CPTLIB_RECIPE` to another's name, with fields changed if you like
 # (`laptop,rank=32`), or change it here with `dataclasses.replace(recipe, rank=32)`.
 #
-# The published run was made on an H100, and yet with the small model, so that it can be compared with that of any
-# machine: the recipe `a100` was changed to SmolLM2 in 16 bits, to a file with the first 2,316 of the TinyStories, and
-# to a learning rate that suits this size of step. Its line below says so in the recipe's own words.
+# The published run was made on an H100 that was held to what a free Colab's T4 has, 15 GB and float16, and with the
+# small model, so that it can be compared with that of any machine: the recipe `t4` was changed to SmolLM2 in 16 bits,
+# to a file with the first 2,316 of the TinyStories, and to a learning rate that suits this size of step. Its line below
+# says so in the recipe's own words. Expect its memory and its losses on a T4, not its speed.
 
 # %%
 recipe = Recipe.for_this_machine()
@@ -444,11 +445,14 @@ after = streaming.stream(
 print("\n" + str(after))
 
 # %% [markdown]
-# In the published run, a curse lay on a whole people before, in long sentences full of abstract words, and 256 tokens
-# were not enough to come to an end. Afterwards the sentences are short and the words small, something happens *one day*
-# and *suddenly*, a ship has feelings and a smile on its face, and everybody is happy. And the text stopped by itself:
-# the model has learned where a story ends. That is the style, taken on in one pass. What it has *not* learned is to
-# reason better or to know more: a small model's story wanders off and contradicts itself.
+# In the published run, a sorceress fought the magic of a multiverse before, in long sentences full of abstract words,
+# and 256 tokens were not enough to come to an end. Afterwards the sentences are short and the words small, something
+# happens *one day* and *suddenly*, and a ship is proud and has a smile on its face. And the text stopped by itself: the
+# model has learned where a story ends. That is the style, taken on in one pass. What it has *not* learned is to reason
+# better or to know more: a small model's story wanders off and contradicts itself.
+#
+# One sample is one draw. We made the same run in bfloat16, with the same seed and all but the same losses, and its
+# story, of a Yacht too, was still going round in circles at token 256.
 
 # %% [markdown]
 # ## 11. What was learned, and what it cost

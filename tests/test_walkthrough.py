@@ -29,6 +29,13 @@ def test_output_is_shown_as_it_comes_and_kept(tmp_path, capsys):
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", executed.metadata.run.date)
 
 
+def test_a_run_held_to_less_memory_says_so(monkeypatch):
+    monkeypatch.setattr(walkthrough.memory, "gpu_memory", lambda: walkthrough.memory.Memory("GPU", 2.0, 80.0))
+    assert walkthrough._record(1.0)["device"] == "GPU"
+    monkeypatch.setenv("CPTLIB_GPU_GB", "15")
+    assert walkthrough._record(1.0)["device"] == "GPU, held to 15 GB"
+
+
 def test_figures_are_sharp_and_keep_their_descriptions(tmp_path):
     draw = "style.subplots().set_title('Cats & dogs');"
     walkthrough.run(write(tmp_path, "from cptlib import style", draw, draw), tmp_path / "out")
