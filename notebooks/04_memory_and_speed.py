@@ -179,7 +179,7 @@ def peak_of_a_step(length: int, rank: int | None) -> float:
     adam = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     ids = torch.randint(1000, (1, length), device="cuda")
     for _ in range(2):
-        with torch.autocast("cuda", dtype=torch.bfloat16):
+        with torch.autocast("cuda", dtype=getattr(torch, small.dtype or models.best_dtype())):
             logits = model(input_ids=ids, use_cache=False).logits
         torch.nn.functional.cross_entropy(logits[0, :-1].float(), ids[0, 1:]).backward()
         adam.step()
