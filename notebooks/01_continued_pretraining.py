@@ -379,7 +379,8 @@ for name, value in settings.items():
     print(f"{owner:13} {name:28} {value}")
 
 # %% [markdown]
-# Most are transformers'. Three are TRL's: the column to read, the row length, and packing. One is unsloth's own, the
+# Most are transformers'. TRL's are the column to read, the row length, packing, and, where rows are packed, the number
+# that a batch's tokens are filled up to a multiple of (fast matrix kernels want 8). One is unsloth's own, the
 # **embedding learning rate**. Every vector of the vocabulary is shared by all contexts in which its token occurs,
 # so one careless update is felt everywhere; the usual advice is to train the embeddings at a half to a tenth of the
 # rate of the rest. Does that rate reach the head as well? It does: both are in the same group of the

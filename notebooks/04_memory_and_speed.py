@@ -54,7 +54,7 @@ print(f"{memory.probe().device}; recipe {recipe.name!r}, because {recipe.why}. C
 #
 # torch counts the bytes of its tensors (*allocated*), and the bytes it has taken from the GPU (*reserved*): what a
 # deleted tensor leaves behind is kept for the next one. `nvidia-smi` counts what the GPU cannot give to anybody else.
-# The next cell takes the three counts after each of five things that a program does.
+# The next cell takes the three counts after each of four things that a program does.
 
 
 # %%
@@ -79,15 +79,15 @@ else:
 pandas.DataFrame(counts).round(3)
 
 # %% [markdown]
-# Read the rows downward. One number costs 0.7 GB by nvidia-smi: **CUDA's own context**, its code and state, which torch
-# never sees. The matrix adds the same to all three. Multiplying brings in **cuBLAS**, whose kernels and workspace are
-# partly beside torch's count. Deleted tensors leave *allocated* but stay in *reserved*: **torch's spare blocks**. Only
-# `empty_cache` gives them back.
+# In every row nvidia-smi is 0.66 GB above *reserved*. That is **CUDA's own context**, its code and state, which torch
+# never sees; an H100 gave the same. Read the rows downward for the rest. The 0.03 GB allocated at first are not the
+# number's: the libraries took them when they were imported. The matrix adds its size to all three. Multiplying needs
+# room for the product and for the workspace of **cuBLAS**, the library that multiplies, and when all is deleted it
+# leaves *allocated* and stays in *reserved*: **torch's spare blocks**. Only `empty_cache` gives them back.
 #
-# So nvidia-smi = tensors + spare blocks + CUDA, and the last is some 0.7 GB (an H100 gave the same). One trap: unsloth
-# empties the cache when training ends, and then nvidia-smi shows less than the run's peak. On Mistral-7B's shape we
-# first read 9.4 GB that way, where the run had held 12.0. The library adds what was given back
-# (`memory.peak_gpu_gb`).
+# So nvidia-smi = tensors + spare blocks + CUDA. One trap: unsloth empties the cache when training ends, and then
+# nvidia-smi shows less than the run's peak. On Mistral-7B's shape we first read 9.4 GB that way, where the run had held
+# 12.0. The library adds what was given back (`memory.peak_gpu_gb`).
 
 # %% [markdown]
 # ## 2. The memory of a run, before the run
