@@ -158,7 +158,7 @@ def refuse(recipe: Recipe, gb: float, config=None) -> None:
     """Raise DoesNotFit where `recipe` needs more than `gb` GB, with the nearest recipe that does not."""
     need = estimate(recipe, config)
     if need.gb > gb:
-        raise DoesNotFit(_sentence(recipe, f"needs about {need.gb:.1f} GB, and there are {gb:.1f}", gb, config))
+        raise DoesNotFit(_sentence(recipe, f"needs about {need.gb:.1f} GB, and there are {gb:.1f} GB", gb, config))
 
 
 @contextlib.contextmanager
@@ -177,16 +177,13 @@ def _sentence(recipe: Recipe, problem: str, gb: float, config) -> str:
     try:
         nearest = fit(recipe, gb, config)
     except DoesNotFit as error:
-        return (
-            f"Recipe {recipe.name!r} {problem} GB. {error}"
-            if problem[-1].isdigit()
-            else f"Recipe {recipe.name!r} {problem}. {error}"
-        )
+        return f"Recipe {recipe.name!r} {problem}. {error}"
     fields = ("load_in_4bit", "optimizer", "gradient_checkpointing", "micro_batch", "accumulation")
-    changed = [
+    changes = ", ".join(
         f"{name}={getattr(nearest, name)!r}" for name in fields if getattr(nearest, name) != getattr(recipe, name)
-    ]
-    return f"Recipe {recipe.name!r} {problem}. The nearest that fits: replace(recipe, {', '.join(changed)}); {nearest.why}."
+    )
+    need = estimate(nearest, config).gb
+    return f"Recipe {recipe.name!r} {problem}. The nearest that fits, with {need:.1f} GB: replace(recipe, {changes})."
 
 
 @style.styled

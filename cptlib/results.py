@@ -31,23 +31,28 @@ def summary(result: dict, file: Path) -> str:
 
 
 def table(result: dict):
-    """A `pandas.DataFrame`, a row a recipe: tokens/s (median, and the lowest and highest round), s a step, tokens a step,
-    memory by nvidia-smi and torch's peaks in GB, utilisation in percent of the ceiling."""
+    """A `pandas.DataFrame`, a row a recipe: the median round's tokens/s, s a step, tokens a step and utilisation in percent of
+    the ceiling; the tokens/s of every round; memory by nvidia-smi and torch's peaks in GB, the most of any round."""
     import pandas
 
     lines = {}
     for text, rows in _by_recipe(result, "tokens_per_second").items():
-        rates = [row["tokens_per_second"] for row in rows]
-        middle = min(rows, key=lambda row: abs(row["tokens_per_second"] - statistics.median(rates)))
+
+        def middle(name, rows=rows):
+            return statistics.median(row[name] for row in rows)
+
+        def most(name, rows=rows):
+            return round(max(row["torch_gb"].get(name, float("nan")) for row in rows), 1)
+
         lines[text] = {
-            "tokens/s": round(statistics.median(rates)),
-            "rounds": " ".join(f"{rate:,.0f}" for rate in rates),
-            "s/step": round(middle["seconds_per_step"], 3),
-            "tokens/step": middle["tokens_per_step"],
+            "tokens/s": round(middle("tokens_per_second")),
+            "rounds": " ".join(f"{row['tokens_per_second']:,.0f}" for row in rows),
+            "s/step": round(middle("seconds_per_step"), 3),
+            "tokens/step": round(middle("tokens_per_step")),
             "GB, nvidia-smi": round(max(row["memory_gb"] for row in rows), 1),
-            "GB, torch reserved": round(middle["torch_gb"].get("peak reserved", float("nan")), 1),
-            "GB, torch allocated": round(middle["torch_gb"].get("peak allocated", float("nan")), 1),
-            "utilisation %": round(100 * statistics.median(row["utilisation"] for row in rows), 1),
+            "GB, torch reserved": most("peak reserved"),
+            "GB, torch allocated": most("peak allocated"),
+            "utilisation %": round(100 * middle("utilisation"), 1),
         }
     return pandas.DataFrame.from_dict(lines, orient="index")
 

@@ -101,7 +101,8 @@ models.quiet()
 # The published run was made on an H100 that was held to what a free Colab's T4 has, 15 GB and float16, and with the
 # small model, so that it can be compared with that of any machine: the recipe `t4` was changed to SmolLM2 in 16 bits,
 # to a file with the first 2,316 of the TinyStories, and to a learning rate that suits this size of step. Its line below
-# says so in the recipe's own words. Expect its memory and its losses on a T4, not its speed.
+# says so in the recipe's own words; the limit was set by `CPTLIB_GPU_GB=15`, and the lines on memory give the whole
+# card's 79.6 GB all the same. Expect about its memory and its losses on a T4, not its speed.
 
 # %%
 recipe = Recipe.for_this_machine()
@@ -127,11 +128,11 @@ log.note("Python and libraries")
 #
 # Four choices stand in the next call.
 #
-# **4-bit weights.** A 7B model takes 14.5 GB at 16 bits a weight, more than a T4 has to give. Stored in 4 bits (the NF4
-# format of *QLoRA*), in groups of 64 weights that share a scale, it takes about 4 GB. Each matrix is expanded to 16
-# bits for the moment of its use, so computing gets a little slower, not faster. Weights stored so coarsely cannot be
-# nudged by a ten-thousandth of their value, which is why they stay frozen and something beside them is trained: section
-# 7. A model that is small enough, like the laptop's, is loaded whole.
+# **4-bit weights.** A 7B model takes 13.5 GB at 16 bits a weight, which leaves a T4's 15 GB no room to train it. Stored
+# in 4 bits (the NF4 format of *QLoRA*), in groups of 64 weights that share a scale, it takes about 4 GB. Each matrix is
+# expanded to 16 bits for the moment of its use, so computing gets a little slower, not faster. Weights stored so
+# coarsely cannot be nudged by a ten-thousandth of their value, which is why they stay frozen and something beside them
+# is trained: section 7. A model that is small enough, like the laptop's, is loaded whole.
 #
 # **Length.** `max_seq_length` is the longest row of tokens we mean to train on. Mistral-7B-v0.3 was trained on rows of
 # 32,768 and SmolLM2 on 8,192, so nothing has to be stretched here. Were it to exceed what the model knows, unsloth
@@ -221,8 +222,8 @@ for processes in (None, 2):
     print(f"tokenized by {processes or 1} process(es) in {time.perf_counter() - started:.2f} s")
 
 # %% [markdown]
-# Hardly, for so little text: starting a second process takes about as long as the work that it takes over. It pays when
-# there is so much text that one process is busy for minutes.
+# Not for so little text: starting a second process takes about as long as the work that it takes over, or longer. It
+# pays when there is so much text that one process is busy for minutes.
 
 # %% [markdown]
 # ## 5. What the model writes before
@@ -467,13 +468,14 @@ evaluate.compare(scores_before, scores_after)
 
 # %% [markdown]
 # The first row is the gain: these documents are of the corpus's kind, and the model has not seen them. The other rows
-# are the price, 4 to 5% in the published run. LoRA's frozen weights and the low embedding rate keep it down, and the
-# learning rate and the number of steps drive it up. How far? The laptop's recipe is in a hurry. It trains on 176
+# are the price, 4 to 5% in the published run. LoRA's frozen weights and the low embedding rate are meant to keep it
+# down; a high learning rate and many steps drive it up. How far? The laptop's recipe is in a hurry. It trains on 176
 # stories at a peak rate of 5e-4, two and a half times that of the published run. In three and a half minutes on two
 # processor cores that took the perplexity of unseen stories from 23.0 to 12.7, and raised that of the three other kinds
 # of text by 16 to 28%. With 232 stories at 2e-4, a third more steps, it went from 24.5 to 13.4 (other stories were held
 # out, and other licences measured), and the others rose by 7 to 17% only; but the story had not come to its end when it
-# was cut off at 220 tokens. More text at a lower rate is the gentler way.
+# was cut off at 220 tokens. That suggests more text at a lower rate, though two runs that differ in so much prove
+# little.
 #
 # Each of these figures rests on one run and on one text of a few thousand tokens, so do not read meaning into
 # differences of a percent or two.
@@ -485,7 +487,8 @@ evaluate.compare(scores_before, scores_after)
 ax = memory.plot_breakdown(log)
 
 # %% [markdown]
-# Each part is what one step of this notebook added to the memory in use. The dashed line is what is in use at the end,
+# Each part is what one step of this notebook added to the memory in use; a step that finds room in what an earlier one
+# left behind, as the adapters may, adds nothing. The dashed line is what is in use at the end,
 # the dotted one what the device has (not drawn where it is more than three times as high). On a GPU the step *Trained*
 # holds gradients, the optimizer's state and the activations of the longest batch. It belongs to the settings: fewer
 # rows in a batch or shorter rows make it smaller, and gradient checkpointing trades it for computing the activations

