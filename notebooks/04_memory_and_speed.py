@@ -389,8 +389,9 @@ print(f"changed one packed document: the others' logits moved by {moved:.0%}")
 
 # %%
 profile = bench.profile(small)
+what = "kernels" if gpu else "operations"
 print(
-    f"wall clock {profile['wall_ms']:.0f} ms a step, {profile['launches']:,} kernels, {profile['gpu_ms']:.0f} ms of work"
+    f"wall clock {profile['wall_ms']:.0f} ms a step, {profile['launches']:,} {what}, {profile['gpu_ms']:.0f} ms of work"
 )
 pandas.Series(profile["kinds_ms"], name="ms a step").to_frame()
 
@@ -439,9 +440,9 @@ for row in results.committed("bench-h100")["rows"]:
 # ## 9. The recipes side by side
 #
 # Random weights of Mistral-7B's shape, rank 128 with embeddings and head, documents as long as TinyStories' (214 tokens
-# on average), on two GPUs. Real tokens only, padding not counted. `plain` is the post's recipe on transformers, peft
-# and trl without unsloth. *Utilisation* is the share of a plain matrix product's speed on the same GPU, counting only
-# the arithmetic that training needs.
+# on average), on two GPUs; in the rows `h200-15gb` each process was held to 15 GB. Real tokens only, padding not
+# counted. `plain` is the post's recipe on transformers, peft and trl without unsloth. *Utilisation* is the share of a
+# plain matrix product's speed on the same GPU, counting only the arithmetic that training needs.
 
 # %%
 benches = {name: results.committed(f"bench-{name}") for name in ("h100", "h200", "h200-15gb")}
