@@ -358,9 +358,8 @@ speeds = {
     for name, (n, passes) in pieces.items()
 }
 if gpu:
-    speeds[f"{small.micro_batch} {'packed' if small.packing else 'padded'} rows of {small.max_length}"] = checkpointed[
-        "off"
-    ]
+    kind = "packed" if small.packing else "padded"
+    speeds[f"{small.micro_batch} {kind} rows of {small.max_length}"] = checkpointed["off"]
 display(results.compare(speeds))
 if not gpu:
     print("There is no GPU here. What an H200 gave for SmolLM2-135M, 16 stories or so a step:")
