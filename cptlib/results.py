@@ -31,30 +31,33 @@ def summary(result: dict, file: Path) -> str:
 
 
 def table(result: dict):
-    """A `pandas.DataFrame`, a row a recipe: the median round's tokens/s, s a step, tokens a step and utilisation in percent of
-    the ceiling; the tokens/s of every round; memory by nvidia-smi and torch's peaks in GB, the most of any round."""
+    """A `pandas.DataFrame`, a row a recipe. The median of its rounds: tokens/s, s a step, tokens a step, utilisation in percent of
+    the ceiling; every round's tokens/s; the most of any round: memory by nvidia-smi and torch's peaks, in GB."""
     import pandas
 
-    lines = {}
-    for text, rows in _by_recipe(result, "tokens_per_second").items():
+    recipes = _by_recipe(result, "tokens_per_second")
+    return pandas.DataFrame.from_dict({text: _line(rows) for text, rows in recipes.items()}, orient="index")
 
-        def middle(name, rows=rows):
-            return statistics.median(row[name] for row in rows)
 
-        def most(name, rows=rows):
-            return round(max(row["torch_gb"].get(name, float("nan")) for row in rows), 1)
+def _line(rows: list[dict]) -> dict:
+    """A table's line of one recipe's rounds."""
 
-        lines[text] = {
-            "tokens/s": round(middle("tokens_per_second")),
-            "rounds": " ".join(f"{row['tokens_per_second']:,.0f}" for row in rows),
-            "s/step": round(middle("seconds_per_step"), 3),
-            "tokens/step": round(middle("tokens_per_step")),
-            "GB, nvidia-smi": round(max(row["memory_gb"] for row in rows), 1),
-            "GB, torch reserved": most("peak reserved"),
-            "GB, torch allocated": most("peak allocated"),
-            "utilisation %": round(100 * middle("utilisation"), 1),
-        }
-    return pandas.DataFrame.from_dict(lines, orient="index")
+    def middle(name):
+        return statistics.median(row[name] for row in rows)
+
+    def most(name):
+        return round(max(row["torch_gb"].get(name, float("nan")) for row in rows), 1)
+
+    return {
+        "tokens/s": round(middle("tokens_per_second")),
+        "rounds": " ".join(f"{row['tokens_per_second']:,.0f}" for row in rows),
+        "s/step": round(middle("seconds_per_step"), 3),
+        "tokens/step": round(middle("tokens_per_step")),
+        "GB, nvidia-smi": round(max(row["memory_gb"] for row in rows), 1),
+        "GB, torch reserved": most("peak reserved"),
+        "GB, torch allocated": most("peak allocated"),
+        "utilisation %": round(100 * middle("utilisation"), 1),
+    }
 
 
 def _by_recipe(result: dict, key: str) -> dict[str, list[dict]]:
