@@ -31,6 +31,7 @@ def test_output_is_shown_as_it_comes_and_kept(tmp_path, capsys):
 
 def test_a_run_held_to_less_memory_says_so(monkeypatch):
     monkeypatch.setattr(walkthrough.memory, "gpu_memory", lambda: walkthrough.memory.Memory("GPU", 2.0, 80.0))
+    monkeypatch.delenv("CPTLIB_GPU_GB", raising=False)
     assert walkthrough._record(1.0)["device"] == "GPU"
     monkeypatch.setenv("CPTLIB_GPU_GB", "15")
     assert walkthrough._record(1.0)["device"] == "GPU, held to 15 GB"
