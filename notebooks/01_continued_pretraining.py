@@ -382,10 +382,10 @@ for name, value in settings.items():
 # %% [markdown]
 # Most are transformers'. TRL's are the column to read, the row length, packing, and, where rows are packed, the number
 # that a batch's tokens are filled up to a multiple of (fast matrix kernels want 8). One is unsloth's own, the
-# **embedding learning rate**. Every vector of the vocabulary is shared by all contexts in which its token occurs,
-# so one careless update is felt everywhere; the usual advice is to train the embeddings at a half to a tenth of the
-# rate of the rest. Does that rate reach the head as well? It does: both are in the same group of the
-# optimizer, as one of the checks below makes sure and the cell after it shows.
+# **embedding learning rate**. Every vector of the vocabulary is shared by all contexts in which its token occurs, so
+# one careless update is felt everywhere; the usual advice is to train the embeddings at a half to a tenth of the rate
+# of the rest. Does that rate reach the head as well? It does: both are in the same group of the optimizer, as one of
+# the checks below makes sure and the cell after it shows.
 #
 # The rate rises to its peak over the first tenth of the steps (*warm-up*, while the optimizer's averages are still
 # meaningless), then falls along a cosine to zero.
@@ -453,8 +453,9 @@ print("\n" + str(after))
 # model has learned where a story ends. That is the style, taken on in one pass. What it has *not* learned is to reason
 # better or to know more: a small model's story wanders off and contradicts itself.
 #
-# One sample is one draw. We made the same run in bfloat16, with the same seed and all but the same losses, and its
-# story, of a Yacht too, was still going round in circles at token 256.
+# One sample is one draw. We made the run once more with the recipe `a100`, in bfloat16 and with another optimizer. Seed
+# and text were the same, the losses nearly so, and its story, of a Yacht too, was still going round in circles at token
+# 256.
 
 # %% [markdown]
 # ## 11. What was learned, and what it cost
@@ -488,11 +489,10 @@ ax = memory.plot_breakdown(log)
 
 # %% [markdown]
 # Each part is what one step of this notebook added to the memory in use; a step that finds room in what an earlier one
-# left behind, as the adapters may, adds nothing. The dashed line is what is in use at the end,
-# the dotted one what the device has (not drawn where it is more than three times as high). On a GPU the step *Trained*
-# holds gradients, the optimizer's state and the activations of the longest batch. It belongs to the settings: fewer
-# rows in a batch or shorter rows make it smaller, and gradient checkpointing trades it for computing the activations
-# twice.
+# left behind, as the adapters may, adds nothing. The dashed line is what is in use at the end, the dotted one what the
+# device has (not drawn where it is more than three times as high). On a GPU the step *Trained* holds gradients, the
+# optimizer's state and the activations of the longest batch. It belongs to the settings: fewer rows in a batch or
+# shorter rows make it smaller, and gradient checkpointing trades it for computing the activations twice.
 
 # %% [markdown]
 # ## 13. What next

@@ -16,11 +16,10 @@
 # notebook does both.
 #
 # Its cells measure a *small* model, SmolLM2-135M, on 200 stories that come with the library, live on the machine you
-# are on. Its large tables come from an H100
-# and an H200, with random weights of Mistral-7B's shape (speed and memory do not depend on what the weights know), and
-# are read from files that lie beside this notebook. Without a GPU every cell runs too: what only a GPU can show is then
-# read from such a file, and the cell says so. The published outputs come from an H200; so do the numbers in the text,
-# unless the H100 is named.
+# are on. Its large tables come from an H100 and an H200, with random weights of Mistral-7B's shape (speed and memory do
+# not depend on what the weights know), and are read from files that lie beside this notebook. Without a GPU every cell
+# runs too: what only a GPU can show is then read from such a file, and the cell says so. The published outputs come
+# from an H200; so do the numbers in the text, unless the H100 is named.
 
 # %%
 import subprocess
@@ -138,7 +137,7 @@ pandas.concat(tables)
 # partly from its runs in this table, so its rows show only that one set of constants holds over three models. The
 # H100's rows are the test: they were measured afterwards, three of them with another optimizer, and nothing was fitted
 # to them. (Rows are number × length, × passes a step where there are several.) One run is outside the table, and off:
-# `post`'s first round on the H200 in section 9 held 14.6 GB, 15% more than estimated; its second held 13.0. We do not
+# `post`'s first round on the H200 in section 9 held 14.6 GB, 17% more than estimated; its second held 13.0. We do not
 # know why.
 #
 # With an estimate at hand, a setting can be chosen instead of found out. `fit_to` goes from the fastest setting to the
@@ -346,8 +345,7 @@ for part, module in (("embedding", embedding), ("head", head)):
 #
 # A GPU is fed by a Python program that launches one kernel after another. Each launch takes the CPU its time, with the
 # Python around it some forty microseconds in the profile below, however small the work, and if the work is smaller, the
-# GPU waits. Sixteen stories a step can be eight
-# passes of two, or one pass of sixteen, or two packed rows.
+# GPU waits. Sixteen stories a step can be eight passes of two, or one pass of sixteen, or two packed rows.
 
 # %%
 rows = 16 if gpu else 4
