@@ -31,7 +31,7 @@ def summary(result: dict, file: Path) -> str:
 
 
 def table(result: dict):
-    """A `pandas.DataFrame`, a row a recipe. The median of its rounds: tokens/s, s a step, tokens a step, utilisation in percent of
+    """A `pandas.DataFrame`, a row a recipe. Medians of its rounds: tokens/s, s a step, tokens a step, utilisation in percent of
     the ceiling; every round's tokens/s; the most of any round: memory by nvidia-smi and torch's peaks, in GB."""
     import pandas
 
