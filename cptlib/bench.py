@@ -98,6 +98,7 @@ def _versions() -> dict[str, str]:
 def measure(recipe: Recipe, steps: int = 8, warm_up: int = WARM_UP, plain: bool = False, before=None) -> dict:
     """Train `warm_up` steps by a recipe, then time `steps` more; one row's numbers. plain: without unsloth. before: called
     with the model and the tokenizer ahead of training."""
+    models.resolve(recipe.model)  # random weights are made now, so that the peak is not theirs
     memory.forget_peaks()
     recipe = replace(recipe, max_steps=warm_up + steps)
     with _silence():

@@ -45,17 +45,20 @@ def _line(rows: list[dict]) -> dict:
     def middle(name):
         return statistics.median(row[name] for row in rows)
 
-    def most(name):
-        return round(max(row["torch_gb"].get(name, float("nan")) for row in rows), 1)
+    def most(values):  # of those that are known
+        return round(max(values, default=float("nan")), 1)
+
+    def by_torch(name):
+        return most(row["torch_gb"][name] for row in rows if name in row["torch_gb"])
 
     return {
         "tokens/s": round(middle("tokens_per_second")),
         "rounds": " ".join(f"{row['tokens_per_second']:,.0f}" for row in rows),
         "s/step": round(middle("seconds_per_step"), 3),
         "tokens/step": round(middle("tokens_per_step")),
-        "GB, nvidia-smi": round(max(row["memory_gb"] for row in rows), 1),
-        "GB, torch reserved": most("peak reserved"),
-        "GB, torch allocated": most("peak allocated"),
+        "GB, nvidia-smi": most(row["memory_gb"] for row in rows if "memory_gb" in row),
+        "GB, torch reserved": by_torch("peak reserved"),
+        "GB, torch allocated": by_torch("peak allocated"),
         "utilisation %": round(100 * middle("utilisation"), 1),
     }
 
@@ -91,7 +94,8 @@ def plot_speed(result: dict, ax=None):
     ]
     ax.bar_label(bars, notes, padding=4)
     ax.set(title=f"Training speed, {result['device']}", xlabel="real tokens per second", ylabel="recipe")
-    ax.margins(x=0.35)
+    ax.margins(x=0.6)
+    ax.grid(visible=False, axis="y")
     return ax
 
 
@@ -102,13 +106,14 @@ def plot_curves(result: dict, ax=None):
     curves = _by_recipe(result, "curve")
     for text, label in _labels(curves).items():
         curve = curves[text][0]["curve"]
-        ax.plot([p["seconds"] for p in curve], [p["loss"] for p in curve], marker=".", label=textwrap.fill(label, 60))
+        ax.plot([p["seconds"] for p in curve], [p["loss"] for p in curve], marker=".", label=textwrap.fill(label, 30))
     ax.set(
         title=f"Time to a loss, {result['device']}",
         xlabel="seconds of training",
         ylabel="held-out loss (nats per token)",
     )
-    ax.set_xscale("symlog")
+    ax.set_xscale("symlog", linthresh=1)
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.grid(alpha=0.3)
     ax.legend()
     return ax

@@ -3,10 +3,11 @@
 import argparse
 import json
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 
-from cptlib import bench, bench_command, lora, memory, model, results
+from cptlib import bench, bench_command, lora, memory, model, results, weights
 from cptlib.recipe import Recipe
 
 
@@ -24,6 +25,17 @@ def test_a_measurement_counts_real_tokens_and_times_each_step(smoke, capsys):
     assert row["memory_gb"] > 0 and row["settings"]["micro_batch"] == 4
     assert capsys.readouterr().out == ""
     assert json.loads(json.dumps(row)) == row
+
+
+def test_making_random_weights_is_no_part_of_a_peak(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setenv("CPTLIB_CACHE", str(tmp_path))
+    monkeypatch.setitem(weights.BUILDERS, "shape:small", lambda folder: seen.append("weights made"))
+    monkeypatch.setattr(memory, "forget_peaks", lambda: seen.append("peaks anew"))
+    monkeypatch.setattr(bench, "_trainer", mock.Mock(side_effect=InterruptedError))
+    with pytest.raises(InterruptedError):
+        bench.measure(Recipe.parse("smoke,model=shape:small"))
+    assert seen == ["weights made", "peaks anew"]
 
 
 def test_a_curve_begins_before_training_and_falls(smoke):
@@ -132,6 +144,13 @@ def test_the_table_takes_no_column_from_one_round_alone():
     assert line["GB, torch reserved"] == 5 and line["GB, torch allocated"] == 4
 
 
+def test_the_table_takes_memory_from_the_rounds_that_know_it():
+    unknown = row("t4", 10, torch_gb={"reserved": 1.0})
+    del unknown["memory_gb"]
+    line = results.table({"device": "GPU", "rows": [unknown, row("t4", 20)]}).loc["t4"]
+    assert line["GB, nvidia-smi"] == 3.0 and line["GB, torch reserved"] == 2.0 and line["tokens/s"] == 15
+
+
 def test_the_figures_show_each_recipe():
     ax = results.plot_speed(RESULT)
     assert sorted(bar.get_width() for bar in ax.patches) == [15, 90] and ax.get_xlabel()
@@ -147,7 +166,8 @@ def test_a_figure_of_curves_has_room_for_them_beside_long_names():
     ax = results.plot_curves({"device": "GPU", "rows": rows})
     ax.figure.draw_without_rendering()
     assert ax.get_position().width > 0.7
-    assert [line.get_label() for line in ax.lines] == ["post", "a100, learning_rate=2e-4, embedding_learning_rate=2e-5"]
+    labels = [line.get_label().replace("\n", " ") for line in ax.lines]
+    assert labels == ["post", "a100, learning_rate=2e-4, embedding_learning_rate=2e-5"]
 
 
 def curve(*points):
