@@ -1,5 +1,6 @@
 """Preflight: failures that raise no error and waste a run, each looked for before it is paid for."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -29,12 +30,16 @@ class Finding:
         return f"FAILED  {self.name}: {self.problem}. {self.why} {self.mend}"
 
 
-def preflight(trainer, rows: int = 4) -> None:
-    """Check a trainer, with its model and its first `rows` rows, just before `trainer.train()`; prints a table.
+def preflight(trainer, rows: int = 4, open_pieces: int | None = None) -> None:
+    """Check a trainer, its model and all its rows just before `trainer.train()`; prints a table.
 
-    Takes about a second and a forward pass or three. The last checks run the model, so only where the others pass. From
-    then on the trainer stops at a step whose gradient is no number. Raises PreflightError with every failure.
+    The labels are looked at in its first `rows` rows. open_pieces: how many rows are pieces of a document that goes on and
+    so need no EOS (`rows.open_pieces`; a trainer by `training.make_trainer` knows). Takes about a second and a forward pass
+    or three. The last checks run the model, so only where the others pass. From then on the trainer stops at a step whose
+    gradient is no number. Raises PreflightError with every failure.
     """
+    if open_pieces is not None:
+        trainer.open_pieces = open_pieces
     findings = [check(trainer, rows) for check in LOOKS]
     if not any(finding.problem for finding in findings):
         findings += [check(trainer, rows) for check in TRIALS]
@@ -64,7 +69,7 @@ def ids_fit(trainer, rows: int = 0) -> Finding:
 def positions_fit(trainer, rows: int = 0) -> Finding:
     """No document is longer than the positions the model knows."""
     most = getattr(trainer.model.config, "max_position_embeddings", None)
-    longest = _longest_document(trainer.train_dataset)
+    longest = max(map(len, _all_documents(trainer.train_dataset)))
     return Finding(
         "no document is longer than the model's positions",
         f"one has {longest} tokens, the model knows {most} positions" if most and longest > most else None,
@@ -85,34 +90,42 @@ def something_is_learned(trainer, rows: int = 4) -> Finding:
 
 
 def eos_is_learned(trainer, rows: int = 4) -> Finding:
-    """Each document's last token is EOS, no other is, and the loss counts it. Of cut documents only the last piece has one."""
-    eos, problem = trainer.processing_class.eos_token_id, None
-    pieces = getattr(trainer, "documents_are_cut", False)  # training.make_trainer sets it
-    for number, (ids, labels) in enumerate(_documents(trainer, rows)):
-        if ids[-1] != eos and not pieces:
-            problem = f"document {number} ends with token {ids[-1]}, not with EOS ({eos})"
-        elif eos in ids[:-1]:
-            problem = f"document {number} has EOS ({eos}) in its middle, at token {ids.index(eos)}"
-        elif ids[-1] == eos != labels[-1]:
+    """In all rows: each document's last token is EOS, and no other is; in the first rows: the loss counts it.
+
+    Of the pieces of a cut document only the last one has an EOS (`preflight`: open_pieces).
+    """
+    import numpy as np
+
+    eos, allowed, problem = trainer.processing_class.eos_token_id, getattr(trainer, "open_pieces", 0), None
+    batch = [(np.array(ids), labels) for ids, labels in _documents(trainer, rows)]
+    documents = enumerate(_all_documents(trainer.train_dataset))
+    for number, ids in itertools.chain(documents, enumerate(ids for ids, _ in batch)):
+        if (inside := np.flatnonzero(ids[:-1] == eos)).size:
+            problem = f"document {number} has EOS ({eos}) in its middle, at token {inside[0]}"
+    endless = [(n, ids[-1]) for n, ids in enumerate(_all_documents(trainer.train_dataset)) if ids[-1] != eos]
+    if len(endless) > allowed:
+        number, last = endless[0]
+        problem = f"{len(endless)} documents end without EOS ({eos})" + f" and {allowed} may" * bool(allowed)
+        problem += f": document {number} ends with token {last}"
+    for number, (ids, labels) in enumerate(batch):
+        if ids[-1] == eos != labels[-1]:
             problem = f"the EOS of document {number} is masked out of the loss"
     return Finding(
         "every document ends with EOS, and the loss counts it",
         problem,
         "The model would not learn to stop, or learn to stop too early.",
-        "Put EOS after each document and nowhere else (corpus.add_eos), keep documents within max_length, and let the "
-        "padding token be another one than EOS.",
+        "Put EOS after each document and nowhere else (corpus.add_eos), cut what is longer than max_length before the "
+        "trainer does (corpus.tokenize does both), and let the padding token be another one than EOS.",
     )
 
 
-def one_bos(trainer, rows: int = 4) -> Finding:
+def one_bos(trainer, rows: int = 0) -> Finding:
     """No document begins with two BOS tokens."""
-    bos, problem = trainer.processing_class.bos_token_id, None
-    for number, (ids, _) in enumerate(_documents(trainer, rows)):
-        if bos is not None and ids[:2] == [bos, bos]:
-            problem = f"document {number} begins with two BOS ({bos})"
+    bos = trainer.processing_class.bos_token_id
+    double = [n for n, ids in enumerate(_all_documents(trainer.train_dataset)) if ids[:2].tolist() == [bos, bos]]
     return Finding(
         "no document begins with two BOS",
-        problem,
+        f"document {double[0]} begins with two BOS ({bos})" if double else None,
         "The model would see a beginning that it never meets when used.",
         "Leave BOS out of the text: the tokenizer puts it there.",
     )
@@ -255,11 +268,15 @@ def _optimizer(trainer):
     return optimizer
 
 
-def _longest_document(dataset) -> int:
-    """Tokens of the longest document, or of the longest row where the dataset does not tell documents apart."""
-    if "seq_lengths" in dataset.column_names:  # packed
-        return max(max(lengths) for lengths in dataset["seq_lengths"])
-    return max(map(len, dataset["input_ids"]))
+def _all_documents(dataset) -> Iterator:
+    """The ids of every document in a trainer's dataset, arrays; rows, where the dataset does not tell documents apart."""
+    import numpy as np
+
+    packed = "seq_lengths" in dataset.column_names
+    columns = ["input_ids", *(["seq_lengths"] * packed)]
+    for batch in dataset.select_columns(columns).with_format("numpy").iter(1000):
+        for number, ids in enumerate(batch["input_ids"]):
+            yield from np.split(ids, np.cumsum(batch["seq_lengths"][number])[:-1]) if packed else [ids]
 
 
 def _loss(trainer, batch) -> float:

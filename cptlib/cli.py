@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, replace
@@ -126,17 +127,16 @@ def train(arguments) -> dict:
     print(f"Recipe {recipe.name!r}: {recipe.model} on {recipe.corpus}.")
     model, tokenizer = models.load(recipe)
     parts = corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)
-    documents = corpus.add_eos(corpus.cut(parts["train"], tokenizer, recipe.max_length), tokenizer)
     texts = evaluate.domains(corpus.add_eos(parts["held_out"], tokenizer)["text"])
     before = evaluate.evaluate_domains(FastLanguageModel.for_inference(model), tokenizer, texts, recipe.max_length)
     model = lora.add_adapters(FastLanguageModel.for_training(model), recipe)
-    trainer = training.make_trainer(model, tokenizer, documents, recipe)
+    trainer = training.make_trainer(model, tokenizer, parts["train"], recipe)
     checks.preflight(trainer)
     report = training.report(trainer, training.train(trainer, recipe))
     after = evaluate.evaluate_domains(FastLanguageModel.for_inference(model), tokenizer, texts, recipe.max_length)
     comparison = evaluate.compare(before, after)
     folder = arguments.to or Path(trainer.args.output_dir) / "adapter"
-    export.save_adapter(model, tokenizer, recipe, folder)
+    export.save_adapter(model, tokenizer, recipe, folder, parts["held_out"])
     (folder / "README.md").write_text(card.model_card(recipe, comparison, report, len(parts["train"])))
     print(f"{report}\n{comparison.to_string()}\nSaved: {folder}")
     scores = {"before": _numbers(before), "after": _numbers(after)}
@@ -169,13 +169,28 @@ def evaluate(arguments) -> dict:
     if arguments.text:
         texts = {arguments.text: corpus.read(arguments.text)["text"]}
     else:
-        held_out = corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)["held_out"]
-        texts = evaluation.domains(corpus.add_eos(held_out, tokenizer)["text"])
+        texts = evaluation.domains(corpus.add_eos(_held_out(Path(arguments.model), recipe), tokenizer)["text"])
+        texts = {domain: some for domain, some in texts.items() if some}
     scores = evaluation.evaluate_domains(model, tokenizer, texts, recipe.max_length)
     for domain, score in scores.items():
         measures = f"perplexity {score.perplexity:8.2f}   {score.bits_per_byte:.3f} bits per byte"
         print(f"{domain:18} {score.tokens:6,} tokens   {measures}")
     return {domain: {**asdict(score), "perplexity": score.perplexity} for domain, score in scores.items()}
+
+
+def _held_out(folder: Path, recipe: Recipe):
+    """What the model in `folder` was not trained on (nothing where that is not known, which is said); of a recipe, what its
+    training would hold out."""
+    from cptlib import corpus
+    from cptlib.export import held_out_digests
+
+    documents = corpus.read(recipe.corpus, recipe.documents)
+    if not folder.exists():
+        return corpus.split(documents, recipe.held_out, recipe.seed)["held_out"]
+    if digests := held_out_digests(folder):
+        return corpus.with_digests(documents, digests, recipe.seed)
+    print(f"{folder} does not say which documents it was not trained on, so none are measured: name some with --text.")
+    return documents.select([])
 
 
 def export(arguments) -> dict:
@@ -184,8 +199,9 @@ def export(arguments) -> dict:
 
     model, tokenizer, recipe = _load(str(arguments.adapter))
     made = {"model": str(exports.save_merged(model, tokenizer, recipe, arguments.to, arguments.dtype))}
-    if (arguments.adapter / "README.md").exists():
-        (arguments.to / "README.md").write_text((arguments.adapter / "README.md").read_text())
+    for name in ("README.md", exports.HELD_OUT):
+        if (arguments.adapter / name).exists():
+            shutil.copy(arguments.adapter / name, arguments.to / name)
     if arguments.gguf:
         made["gguf"] = str(exports.save_gguf(arguments.to, f"{arguments.to}.gguf", arguments.gguf))
     if arguments.upload:

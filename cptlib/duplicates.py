@@ -7,7 +7,7 @@ share of their runs of five words that both have (the Jaccard similarity of thei
 from zlib import crc32
 
 NEAR = 0.8  # from here on, the later text is dropped as a near duplicate (about 1 word in 45 changed)
-RELATED = 0.5  # from here on, both belong on one side of a split (about 1 in 13)
+RELATED = 0.5  # from here on, one may not be trained on where the other is held out (about 1 in 13)
 RUN = 5  # words
 _BANDS, _ROWS = 16, 4  # found with probability 1 - (1 - s**4)**16: 0.9998 at a similarity s of 0.8, 0.64 at 0.5
 
@@ -55,36 +55,35 @@ def similarity(one: str, other: str) -> float:
     """The Jaccard similarity of two texts' sets of runs, 0 to 1."""
     import numpy as np
 
-    a, b = np.unique(runs(one)), np.unique(runs(other))
+    return jaccard(np.unique(runs(one)), np.unique(runs(other)))
+
+
+def jaccard(a, b) -> float:
+    """The share that two sorted arrays of distinct numbers have in common, 0 to 1."""
+    import numpy as np
+
     shared = len(np.intersect1d(a, b, assume_unique=True))
     return shared / (len(a) + len(b) - shared)
 
 
 def find(text_of, digests, bands, documents):
-    """(exact, near, group) for texts whose fingerprints these are: two masks of those to drop, and an integer each.
+    """(exact, near) for texts whose fingerprints these are: two masks of those to drop.
 
     text_of: a function from an index to its text. documents: numbers, equal for the parts of one document, in order. Of
-    equal or nearly equal texts the first is kept. A group holds texts that resemble each other (or a common third) by
-    half or more, and the parts of one document.
+    equal or nearly equal texts the first is kept. A document in several parts is dropped only if all of them are.
     """
     import numpy as np
 
     _, first, which = np.unique(digests, return_index=True, return_inverse=True)
     original = first[which]
     exact = original != np.arange(len(digests))
-    same, related = Groups(len(digests)), Groups(len(digests))
+    same = Groups(len(digests))
     for a, b in _candidates(np.flatnonzero(~exact), bands):
-        if same.root(a) == same.root(b):
-            continue
-        alike = similarity(text_of(a), text_of(b))
-        if alike >= NEAR:
+        if same.root(a) != same.root(b) and similarity(text_of(a), text_of(b)) >= NEAR:
             same.unite(a, b)
-        if alike >= RELATED:
-            related.unite(a, b)
-    for i in np.flatnonzero(documents[1:] == documents[:-1]).tolist():
-        related.unite(original[i], original[i + 1])
     near = ~exact & (same.roots() != np.arange(len(digests)))
-    return exact, near, related.roots()[original]
+    kept = np.isin(documents, documents[~(exact | near)])
+    return exact & ~kept, near & ~kept
 
 
 def _candidates(indices, bands):

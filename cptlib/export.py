@@ -14,8 +14,10 @@ from pathlib import Path
 from cptlib import lora
 from cptlib import model as models
 from cptlib.recipe import Recipe
+from cptlib.splitting import DIGEST
 
 RECIPE = "recipe.json"  # in every folder written here
+HELD_OUT = "held_out.json"  # the digests of the documents that the model was not trained on
 ADAPTER, WHOLE = "adapter_config.json", "config.json"  # which of them a folder has tells what it holds
 CONVERTER = "convert_hf_to_gguf.py"
 SHARD_BYTES = 2 * 10**9
@@ -25,11 +27,14 @@ class ExportError(RuntimeError):
     """A model that cannot be saved, loaded or sent, and the way out."""
 
 
-def save_adapter(model, tokenizer, recipe: Recipe, folder: str | Path) -> Path:
+def save_adapter(model, tokenizer, recipe: Recipe, folder: str | Path, held_out=None) -> Path:
     """Write the adapters and the trained embeddings, in float32 as they are, with tokenizer and recipe; returns the folder.
 
-    Small, and needs the base model beside it: `load` finds it by the recipe.
+    Small, and needs the base model beside it: `load` finds it by the recipe. held_out: the Dataset that `corpus.split` held
+    out; its digests are kept, so that the model can be measured on the same documents later (`held_out_digests`).
     """
+    if held_out is not None and DIGEST not in held_out.column_names:
+        raise ExportError(f"held_out must be the part that corpus.split held out, and this one has no column {DIGEST!r}.")
     with _fresh(Path(folder), recipe, ADAPTER) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
@@ -37,6 +42,8 @@ def save_adapter(model, tokenizer, recipe: Recipe, folder: str | Path) -> Path:
         config["base_model_name_or_path"] = recipe.model  # not where this machine keeps it
         (fresh / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True))
         (fresh / "README.md").unlink(missing_ok=True)  # peft's empty form
+        if held_out is not None:
+            (fresh / HELD_OUT).write_text(json.dumps(sorted(set(held_out[DIGEST][:]))), encoding="utf-8")
     return Path(folder)
 
 
@@ -148,6 +155,12 @@ def recipe_in(folder: Path) -> Recipe:
         return Recipe(**json.loads((folder / RECIPE).read_text()))
     except (OSError, ValueError, TypeError):
         raise ExportError(f"{folder} holds no model saved by cptlib (there is no readable {RECIPE} in it).") from None
+
+
+def held_out_digests(folder: Path) -> list[str] | None:
+    """The digests of the documents that a saved model was not trained on, None where they were not kept."""
+    file = folder / HELD_OUT
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def load(folder: str | Path):

@@ -19,13 +19,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cptlib.decoding import DAMAGED_GZIP, SAMPLE, TextFile, Unreadable, encoding_of
+from cptlib.rows import cut_before
 
 SEPARATOR = "<|endoftext|>"  # a line of its own between the documents of a .txt file, as in TinyStories' files
 LONGEST_PIECE = 1_000_000  # characters; a longer text is handed out in pieces
-
-
-class CorpusError(ValueError):
-    """A corpus that cannot be used: which file, which line, and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -112,21 +109,6 @@ def _read_text(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     yield from _replaced(text)
 
 
-_CUTS = tuple(
-    re.compile(pattern) for pattern in (r"\n\s*\n\s*", r"""[.!?…]["'”’»)\]]*\s+|[。！？]["'”’»」』）]*\s*""", r"\s+")
-)
-
-
-def cut_before(text: str, end: int) -> int:
-    """Where to cut so that the first piece is at most `end` characters: after the last paragraph in its second half,
-    else after the last sentence there, else after the last word, else at `end`. White space stays with the first piece.
-    """
-    for pattern in _CUTS:
-        if ends := [match.end() for match in pattern.finditer(text, end // 2, end)]:
-            return ends[-1]
-    return end
-
-
 def _read_jsonl(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     text = TextFile(stream)
     for number, line in enumerate(text.lines(), 1):
@@ -144,7 +126,7 @@ def _json_line(line: str, column: str, where: str) -> Piece | Problem:
 
 def _row(row, column: str, where: str) -> Piece | Problem:
     if isinstance(row, dict) and isinstance(row.get(column), str):
-        return Piece(row[column])
+        return Piece(row[column], ends=row.get("ends") is not False)  # as `corpus --out` writes it
     has = (
         f"its fields are {', '.join(map(str, row))}"[:200] if isinstance(row, dict) else f"it is a {type(row).__name__}"
     )

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cptlib import clean, duplicates, formats
-from cptlib.formats import CorpusError, Piece, Problem
+from cptlib.errors import CorpusError
+from cptlib.formats import Piece, Problem
 from cptlib.weights import cache_folder
 
 INSTALL = "pip install 'cptlib[documents]'"
@@ -85,8 +86,7 @@ def from_folder(
 
     Read are .txt, .md, .html, .pdf, .docx, .epub, .json, .jsonl, .csv and .parquet, each also with .gz behind. Texts are
     cleaned (`clean.clean`; markup: leave HTML tags), and exact and near duplicates dropped (`duplicates`). The columns:
-    `text`; `source`, the file; `document`, a number; `ends`, False where a document goes on in the next row; `group`, a
-    number that documents resembling each other share (`corpus.split` keeps them on one side).
+    `text`; `source`, the file; `document`, a number; `ends`, False where a document goes on in the next row.
 
     column: the field with the text, in formats that have fields. languages: codes to keep, as in {"en", "de"}.
     shortest, longest: characters. strict: raise CorpusError for the first thing that cannot be read, where otherwise it
@@ -152,7 +152,7 @@ class _Reading:
         from datasets import Dataset
 
         digests, bands, lengths, documents, sources = map(np.concatenate, zip(*self._numbers, strict=True))
-        exact, near, group = duplicates.find(_Texts(file), digests, bands, documents)
+        exact, near = duplicates.find(_Texts(file), digests, bands, documents)
         names = list(self._sources)
         for mask, reason in ((exact, "exact duplicate"), (near, "near duplicate")):
             for number, count in zip(*np.unique(sources[mask], return_counts=True), strict=True):
@@ -160,7 +160,7 @@ class _Reading:
         kept = np.flatnonzero(~(exact | near))
         self.report.lengths, self.report.documents = lengths[kept], len(kept)
         self.report.left_out = list(self._left.values())
-        return Dataset.from_file(str(file)).add_column("group", group).select(kept)
+        return Dataset.from_file(str(file)).select(kept)
 
     def _rows(self) -> Iterator[dict]:
         """Each text that passes the filters, cleaned; with progress on stderr where it takes over 10 seconds."""

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cptlib import checkpoints, estimate, memory, style
+from cptlib import checkpoints, estimate, memory, rows, style
 from cptlib.model import best_dtype
 from cptlib.recipe import Recipe
 
@@ -44,23 +44,22 @@ def training_arguments(recipe: Recipe) -> dict:
 
 
 def make_trainer(model, tokenizer, documents, recipe: Recipe):
-    """An `UnslothTrainer` for `documents`, a Dataset whose `text` ends with EOS; it prints its progress.
+    """An `UnslothTrainer` for `documents`, a Dataset with a column `text`; it prints its progress.
 
-    Pieces of long documents (`corpus.cut`, a column `ends`) are tokenized here: to a text, TRL would add an EOS of its own.
+    Documents longer than a row are cut into pieces and each one ends with EOS (`rows.tokenize`); a Dataset that has
+    `input_ids` is taken as it is. `trainer.open_pieces` counts the rows that are no document's end, for `checks.preflight`.
     """
     from unsloth import UnslothTrainer, UnslothTrainingArguments
 
-    cut = "ends" in documents.column_names and not all(documents["ends"][:])
-    if cut:
-        documents = documents.map(lambda rows: {"input_ids": tokenizer(rows["text"])["input_ids"]}, batched=True)
-        documents = documents.select_columns(["input_ids"])
+    if "input_ids" not in documents.column_names:
+        documents = rows.tokenize(documents, tokenizer, recipe.max_length)
     trainer = UnslothTrainer(
         model=model,
         processing_class=tokenizer,
-        train_dataset=documents,
+        train_dataset=documents.select_columns("input_ids"),
         args=UnslothTrainingArguments(**training_arguments(recipe)),
     )
-    trainer.documents_are_cut = cut  # for checks.eos_is_learned
+    trainer.open_pieces = rows.open_pieces(documents)
     return show_progress(trainer)
 
 
@@ -159,10 +158,10 @@ def history(trainer):
     """
     import pandas
 
-    rows = [row for row in trainer.state.log_history if "loss" in row]
-    if not rows:
+    logged = [line for line in trainer.state.log_history if "loss" in line]
+    if not logged:
         raise ValueError("The trainer has logged no step yet: call trainer.train() first.")
-    table = pandas.DataFrame(rows)[["step", "epoch", "loss", "learning_rate", "grad_norm"]].astype(float)
+    table = pandas.DataFrame(logged)[["step", "epoch", "loss", "learning_rate", "grad_norm"]].astype(float)
     tokens = (table.pop("epoch") * tokens_per_epoch(trainer)).round().astype(int)
     table.insert(1, "tokens", tokens)
     return table.astype({"step": int})

@@ -174,8 +174,10 @@ log.note("Model loaded")
 # still tell one ([Eldan and Li, 2023](https://arxiv.org/abs/2305.07759)). The laptop reads bedtime stories written for
 # this project. To read your own instead, set the recipe's `corpus` to a `.jsonl` or `.txt` file.
 #
-# Before anything else, some documents are set aside. The model will never train on them, so whatever it gains on them
-# it has not gained by memorising.
+# Before anything else, some documents are set aside (*held out*). The model will never train on them, so whatever it
+# gains on them it has not gained by memorising. Which ones they are is decided by a hash of each document's own text:
+# add documents tomorrow, and nothing that was trained on today is tested on then. What equals a held-out document, or
+# nearly equals it, is left out of training too.
 
 # %%
 documents = corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)
@@ -184,7 +186,8 @@ print(streaming.wrap(documents["train"][0]["text"], width=100))
 
 # %% [markdown]
 # **Where a document ends.** Put a special token, EOS (*end of sequence*), after every document, and the model learns to
-# predict it where a story is over. Leave it out and the model never stops by itself. It must not be the padding token:
+# predict it where a story is over. Without it the model would not learn to stop. Some trainers add it by themselves
+# (TRL's does, unsloth's on a GPU does not), so we put it there once ourselves. It must not be the padding token:
 # padding is left out of the loss, and EOS would silently go with it. That mistake is common enough to have its
 # own check in section 8.
 
@@ -208,8 +211,18 @@ print("a line in tokens:", tokenizer.convert_ids_to_tokens(tokenizer(recipe.prom
 # instead, and makes sure that none of them can see another. The GPU recipes pack. On a CPU nothing keeps packed
 # documents apart, so the laptop's recipe pads.
 #
-# When does tokenizing happen in training? Not on the fly: the trainer tokenizes everything once, before its first step,
-# and keeps the result. It can be told to spread that over several processes (`dataset_num_proc`). Does that pay?
+# A row of training holds so many tokens at most (the recipe's `max_length`). Left to itself, the trainer would cut a
+# longer document there and drop the rest without a word. `corpus.tokenize` cuts it into several rows instead, at the end
+# of a paragraph or a sentence, so that nothing is lost. Only the last of these rows gets the EOS.
+
+# %%
+rows = corpus.tokenize(documents["train"], tokenizer, recipe.max_length)
+print(f"{len(documents['train'])} documents in {len(rows)} rows, {sum(map(len, rows['input_ids'])):,} tokens")
+
+# %% [markdown]
+# When does tokenizing happen in training? Not on the fly. We have just done it, once and for all; a trainer that is given
+# text does the same before its first step. It can be spread over several processes (`num_proc`, in the trainer's
+# settings `dataset_num_proc`). Does that pay?
 
 # %%
 import time
@@ -363,7 +376,7 @@ from unsloth import UnslothTrainer, UnslothTrainingArguments
 
 settings = training.training_arguments(recipe)
 trainer = UnslothTrainer(
-    model=model, processing_class=tokenizer, train_dataset=documents["train"], args=UnslothTrainingArguments(**settings)
+    model=model, processing_class=tokenizer, train_dataset=rows, args=UnslothTrainingArguments(**settings)
 )
 trainer = training.show_progress(trainer)
 
@@ -391,10 +404,10 @@ for name, value in settings.items():
 # meaningless), then falls along a cosine to zero.
 #
 # **Preflight.** Several mistakes raise no error, look like training, and waste the run. Each is checked on the real
-# trainer and its first batch ([`checks.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/checks.py)).
+# trainer, all of its rows and its first batch ([`checks.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/checks.py)).
 
 # %%
-checks.preflight(trainer)
+checks.preflight(trainer, open_pieces=corpus.open_pieces(rows))
 
 # %%
 groups = trainer.create_optimizer().param_groups

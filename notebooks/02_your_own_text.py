@@ -149,8 +149,9 @@ print(expected)
 # %% [markdown]
 # ## 5. Hold out, cut, mark the ends
 #
-# **Hold out first**, by document. Documents that resemble each other without being copies (by half of their runs or
-# more) stay together on one side, so that nothing we test on has a sibling in training.
+# **Hold out first**, by document. A hash of each page's own text decides, so a page that was trained on is never tested
+# on later, whatever is added to the folder. What resembles a held-out page without being a copy (by half of its runs or
+# more) is left out of training, and counted: nothing we test on has a sibling there.
 #
 # **Then cut.** A row of training has a fixed number of tokens at most. What is longer would lose its end without a
 # word, so a long page is cut into pieces: after a paragraph if there is one in the second half of the row, else after a
@@ -223,9 +224,9 @@ print(f"right: {probes.share_right(facts_before):.0%} of {len(questions)}")
 # %% [markdown]
 # ## 7. Train
 #
-# Adapters, trainer, the checks, and the run, as in notebook 01. One thing is special to cut documents. Given a text,
-# TRL puts an EOS behind it if there is none, which is helpful with whole documents and wrong with pieces. So
-# `training.make_trainer` hands pieces over as token numbers, which TRL leaves as they are.
+# Adapters, trainer, the checks, and the run, as in notebook 01. One thing is special to cut documents. Given a text
+# without an EOS, TRL's trainer puts one behind it, which is helpful with whole documents and wrong with pieces (unsloth's
+# trainer on a GPU does not). So `training.make_trainer` hands token numbers over, which both leave as they are.
 
 # %%
 model = lora.add_adapters(model, recipe)

@@ -150,7 +150,7 @@ comparison
 
 # %%
 saved = run / "saved"
-adapter = export.save_adapter(model, tokenizer, recipe, saved / "adapter")
+adapter = export.save_adapter(model, tokenizer, recipe, saved / "adapter", documents["held_out"])
 (adapter / "README.md").write_text(card.model_card(recipe, comparison, report, len(documents["train"])))
 for file in sorted(adapter.iterdir()):
     print(f"{file.stat().st_size / 1e3:11,.1f} kB  {file.name}")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import DataCollatorForLanguageModeling
+from trl import pack_dataset
 
 from cptlib import checks, corpus, lora, training
 from cptlib import model as models
@@ -70,9 +71,34 @@ def test_pieces_of_a_cut_document_need_no_eos_but_the_last(make, documents, toke
     eos = tokenizer.eos_token_id
     assert sum(ids.count(eos) for ids in trainer.train_dataset["input_ids"]) == 2 < len(pieces)  # TRL has added none
     assert checks.eos_is_learned(trainer).problem is None
-    trainer.documents_are_cut = False
-    assert "ends with token" in checks.eos_is_learned(trainer).problem
-    assert not make(corpus.add_eos(corpus.cut(whole, tokenizer, 512), tokenizer)).documents_are_cut
+    trainer.open_pieces -= 1
+    problem = checks.eos_is_learned(trainer).problem
+    assert f"{len(pieces) - 2} documents end without EOS (2) and {len(pieces) - 3} may" in problem
+    checks.preflight(trainer, open_pieces=len(pieces) - 2)
+
+
+def test_a_document_without_eos_is_found_wherever_it_lies(make, smoke):
+    """Behind the first rows as among them, packed rows included."""
+    texts = [f"Story {n}.</s>" for n in range(40)]
+    texts[33] = "Story 33."
+    trainer = make(texts=texts)
+    assert "1 documents end without EOS (2): document" in checks.eos_is_learned(trainer).problem
+    assert checks.eos_is_learned(make(texts=texts[:33])).problem is None
+    trainer.train_dataset = pack_dataset(Dataset.from_dict({"input_ids": trainer.train_dataset["input_ids"]}), 64)
+    assert "1 documents end without EOS (2): document" in checks.eos_is_learned(trainer).problem
+
+
+def test_a_trainer_for_long_documents_loses_nothing(make, tokenizer):
+    """Whoever makes it: what is longer than a row is cut, and each document ends once."""
+    stories = corpus.read("stories", 12)["text"][:]
+    trainer = make(Dataset.from_dict({"text": ["\n\n".join(stories), *stories[:3]]}), max_length=128)
+    ids = trainer.train_dataset["input_ids"]
+    expected = len(tokenizer("\n\n".join(stories))["input_ids"]) + sum(
+        len(tokenizer(s)["input_ids"]) for s in stories[:3]
+    )
+    assert max(map(len, ids)) <= 128 and expected <= sum(map(len, ids)) < 1.02 * expected
+    assert sum(row.count(tokenizer.eos_token_id) for row in ids) == 4
+    checks.preflight(trainer)
 
 
 def test_eos_as_padding_is_found(make):
@@ -155,7 +181,7 @@ def test_a_document_longer_than_the_models_positions_is_found(make):
 
 def test_packed_rows_may_be_longer_than_the_positions():
     packed = Dataset.from_dict({"input_ids": [[1] * 9], "seq_lengths": [[4, 5]]})
-    assert checks._longest_document(packed) == 5
+    assert max(map(len, checks._all_documents(packed))) == 5
 
 
 def test_token_ids_beyond_the_embedding_are_found(make):

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from cptlib import checkpoints, cli
+from cptlib import checkpoints, cli, corpus
+from cptlib.export import held_out_digests
 
 RECIPE = "smoke,epochs=2,max_steps=-1,save_minutes=0"
 
@@ -83,6 +85,27 @@ def test_a_corpus_of_ones_own_is_read_whole(call, tmp_path):
 def test_a_folder_with_one_file_of_each_format_trains(call, one_of_each):
     code, out, errors = call("train", "--recipe", "smoke", "--corpus", one_of_each, "--to", "mixed", "--json")
     assert code == 0 and json.loads(out)["steps"] == 2 and "every document ends with EOS" in errors
+
+
+def test_evaluate_measures_what_was_held_out_then_whatever_the_corpus_has_become(call, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    stories = corpus.read("stories", 30)["text"]
+    for n, story in enumerate(stories[:20]):
+        (texts / f"{n + 10}.md").write_text(story, encoding="utf-8")
+    code, out, _ = call("train", "--recipe", "smoke", "--corpus", texts, "--to", "mine", "--json")
+    before = json.loads(out)["perplexity"]["after"]["held-out documents"]
+    assert len(held_out_digests(Path("mine"))) == 4
+    for n, story in enumerate(stories[20:]):  # read before the others
+        (texts / f"{n}.md").write_text(story, encoding="utf-8")
+    assert call("export", "mine", "--to", "whole", "--dtype", "float32")[0] == 0
+    for model in ("mine", "whole"):
+        code, out, _ = call("evaluate", model, "--json")
+        assert json.loads(out)["held-out documents"]["perplexity"] == pytest.approx(before, rel=1e-4)
+    Path("mine/held_out.json").unlink()  # as saved before 0.2
+    code, out, errors = call("evaluate", "mine", "--json")
+    assert code == 0 and "held-out documents" not in json.loads(out) and len(json.loads(out)) == 3
+    assert "does not say which documents it was not trained on" in errors
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from datasets import Dataset
 
-from cptlib import corpus
+from cptlib import corpus, formats
 from cptlib.corpus import CorpusError
 
 
@@ -88,20 +88,40 @@ def test_the_hub_layout_is_read_from_a_local_folder(tmp_path, monkeypatch):
         corpus._read_hub(str(tmp_path), None)
 
 
-def test_a_split_keeps_documents_apart_and_repeats_by_seed():
-    dataset = Dataset.from_dict({"text": [f"story {n}" for n in range(20)]})
-    parts = corpus.split(dataset, 5, seed=1)
-    assert len(parts["held_out"]) == 5
-    assert sorted([*parts["train"]["text"], *parts["held_out"]["text"]]) == sorted(dataset["text"])
-    assert list(parts["held_out"]["text"]) == list(corpus.split(dataset, 5, seed=1)["held_out"]["text"])
-    assert list(parts["held_out"]["text"]) != list(corpus.split(dataset, 5, seed=2)["held_out"]["text"])
+def test_a_long_text_file_is_one_document(tmp_path, monkeypatch, tokenizer):
+    """However its reader hands it out: no white space is lost at a seam, and it ends once."""
+    monkeypatch.setattr(formats, "LONGEST_PIECE", 2000)
+    text = "\n\n".join(corpus.read("stories", 30)["text"])
+    (tmp_path / "a.txt").write_text(f"{text}\n<|endoftext|>\nA short one.\n", encoding="utf-8")
+    documents = corpus.read(str(tmp_path / "a.txt"))
+    assert documents["ends"][:].count(True) == 2 and len(documents) > 5
+    assert "".join(documents["text"][:-1]) == text
+    assert corpus.read(str(tmp_path / "a.txt"), documents=1)["text"][:] == documents["text"][:-1]
+    assert corpus.tokenize(documents, tokenizer, 64)["ends"][:].count(True) == 2
 
 
-@pytest.mark.parametrize("held_out", [0, 3, 4])
-def test_too_few_documents_are_refused(held_out):
-    dataset = Dataset.from_dict({"text": ["a", "b", "c"]})
-    with pytest.raises(CorpusError, match=f"has 3 documents; {held_out} held out"):
-        corpus.split(dataset, held_out, seed=0)
+def test_no_token_is_lost_on_the_way_to_rows(tokenizer):
+    """Of documents shorter and longer than a row, with and without an EOS already there."""
+    stories = corpus.read("stories", 12)["text"][:]
+    long = "\n\n".join(stories)
+    eos, texts = tokenizer.eos_token_id, [*stories, long, long + tokenizer.eos_token]
+    rows = corpus.tokenize(Dataset.from_dict({"text": texts}), tokenizer, 100)
+    assert rows.column_names == ["ends", "input_ids"] and max(map(len, rows["input_ids"])) <= 100
+    assert [ids[-1] == eos for ids in rows["input_ids"]] == rows["ends"][:]
+    assert sum(ids.count(eos) for ids in rows["input_ids"]) == len(texts)
+    assert (
+        "".join(tokenizer.batch_decode(rows["input_ids"][:], skip_special_tokens=True)) == "".join(stories) + 2 * long
+    )
+    assert corpus.open_pieces(rows) == len(rows) - len(texts) > 0
+
+
+def test_a_row_without_room_and_a_tokenizer_without_eos_are_refused(tokenizer):
+    documents = Dataset.from_dict({"text": ["One."]})
+    with pytest.raises(CorpusError, match="A row of 1 tokens has no room"):
+        corpus.cut(documents, tokenizer, 1)
+    tokenizer.eos_token = None
+    with pytest.raises(CorpusError, match="no end-of-sequence token"):
+        corpus.add_eos(documents, tokenizer)
 
 
 def test_eos_comes_once_at_the_end(tokenizer):
@@ -121,7 +141,7 @@ def test_statistics_count_tokens_and_padding(smoke):
 
     dataset = Dataset.from_dict({"text": ["a" * 6, "a" * 2, "a" * 4, "a" * 20]})
     statistics = corpus.statistics(dataset, one_token_a_letter, replace(smoke, max_length=12, micro_batch=2))
-    assert (statistics.documents, statistics.tokens, statistics.longest, statistics.truncated) == (4, 32, 20, 1)
-    # padded: rows of 6 + 6 and 12 + 12 hold 6 + 2 + 4 + 12 = 24 tokens; packed: [12] and [6, 4, 2]
-    assert statistics.padding_if_padded == pytest.approx(1 - 24 / 36)
-    assert statistics.padding_if_packed == 0
+    assert (statistics.documents, statistics.tokens, statistics.longest, statistics.longer) == (4, 32, 20, 1)
+    # the longest is cut into 12 + 8; padded: rows of 6 + 6, 12 + 12 and 8; packed: [12], [8, 4] and [6, 2]
+    assert statistics.padding_if_padded == pytest.approx(1 - 32 / 44)
+    assert statistics.padding_if_packed == pytest.approx(1 - 32 / 36)

@@ -12,7 +12,7 @@ from conftest import sentence, write_docx, write_epub, write_pdf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cptlib import formats
+from cptlib import formats, rows
 from cptlib.formats import READERS, SEPARATOR, Piece, Problem
 
 FUZZED = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -105,7 +105,7 @@ def test_a_text_too_long_to_hold_comes_in_pieces_with_one_end(tmp_path, monkeypa
     ],
 )
 def test_a_cut_is_made_at_the_best_place(text, end, first):
-    assert text[: formats.cut_before(text, end)] == first
+    assert text[: rows.cut_before(text, end)] == first
 
 
 def test_json_may_be_an_array_an_object_or_lines(tmp_path):

@@ -17,8 +17,9 @@ from conftest import sentence, write_pdf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cptlib import checks, corpus, forecast, formats, ingest, lora, training
-from cptlib.formats import READERS, CorpusError
+from cptlib import checks, corpus, forecast, formats, ingest, lora, rows, training
+from cptlib.errors import CorpusError
+from cptlib.formats import READERS
 
 WORDS = [f"word{n}" for n in range(3000)]
 
@@ -142,28 +143,12 @@ def test_filters_by_language_and_length(tmp_path):
     }
 
 
-def test_near_duplicates_go_and_relatives_stay_on_one_side(tmp_path):
+def test_near_duplicates_go(tmp_path):
     texts = [write(n) for n in range(60)]
-    relatives = [" ".join(text.split()[:85]) + " " + write(1000 + n, 20) for n, text in enumerate(texts[:30])]
     near = [text.replace(text.split()[60], "other", 1) for text in texts[30:40]]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts + relatives + near))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts + near))
     documents, report = ingest.from_folder(tmp_path)
-    assert report.count("near duplicate") == 10 and len(documents) == 90
-    for seed in range(5):
-        parts = corpus.split(documents, 15, seed)
-        assert len(parts["held_out"]) == 15 and len(parts["train"]) == 75
-        assert not set(parts["train"]["group"]) & set(parts["held_out"]["group"])
-    assert parts["held_out"]["text"][:] == corpus.split(documents, 15, 4)["held_out"]["text"][:]
-    assert parts["held_out"]["text"][:] != corpus.split(documents, 15, 3)["held_out"]["text"][:]
-
-
-def test_a_split_that_no_choice_of_groups_gives_is_refused(tmp_path):
-    text = write(1).split()
-    (tmp_path / "a.txt").write_text(f"\n{formats.SEPARATOR}\n".join(" ".join(text[: n + 90]) for n in (0, 30)) + "\n")
-    documents, _ = ingest.from_folder(tmp_path)
-    assert len(documents) == 2 and len(set(documents["group"])) == 1
-    with pytest.raises(CorpusError, match="1 documents cannot be held out: the 2 fall into 1 groups"):
-        corpus.split(documents, 1, 0)
+    assert report.count("near duplicate") == 10 and documents["text"][:] == texts
 
 
 def test_a_long_document_is_cut_and_ends_once(tmp_path, tokenizer):
@@ -185,7 +170,7 @@ def test_a_long_document_is_cut_and_ends_once(tmp_path, tokenizer):
 @given(text=st.text(min_size=1, max_size=400), length=st.integers(10, 40))
 def test_pieces_put_together_are_the_document(tokenizer, text, length):
     room = length - 1 - len(tokenizer("")["input_ids"])
-    pieces = list(corpus._pieces(text, tokenizer, room))
+    pieces = list(rows._pieces(text, tokenizer, room))
     assert "".join(pieces) == text
     assert all(len(tokenizer(piece)["input_ids"]) <= room or len(piece) == 1 for piece in pieces)
 
@@ -195,7 +180,7 @@ def test_a_part_of_a_text_too_long_to_hold_has_no_end(tmp_path, monkeypatch, tok
     (tmp_path / "a.txt").write_text("\n\n".join(corpus.read("stories", 20)["text"]))
     documents, _ = ingest.from_folder(tmp_path)
     assert list(documents["ends"]) == [False] * (len(documents) - 1) + [True] and len(documents) > 5
-    assert len(set(documents["document"])) == len(set(documents["group"])) == 1
+    assert len(set(documents["document"])) == 1
     assert sum(corpus.cut(documents, tokenizer, 64)["ends"]) == 1
 
 

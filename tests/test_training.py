@@ -1,10 +1,15 @@
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from cptlib import lora, training
+from cptlib import corpus, lora, training
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -68,3 +73,22 @@ def test_the_time_left_of_a_run_that_goes_on_is_reckoned_from_there(trainer, mon
     progress.on_train_begin(None, SimpleNamespace(global_step=10), None)
     progress.on_log(None, SimpleNamespace(global_step=12, max_steps=20), None, {"loss": 1.0})
     assert "about 20 s left" in capsys.readouterr().out  # two steps took 5 s, eight are left
+
+
+@pytest.mark.parametrize("page", ["README.md", "notebooks/index.md"])
+def test_the_lines_that_introduce_the_library_train_on_all_of_a_long_text(page, tmp_path, monkeypatch):
+    """As they stand there, on documents several rows long."""
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    stories = corpus.read("stories")["text"][:]
+    texts = ["\n\n".join(stories[n : n + 8]) for n in range(0, 240, 8)]
+    (tmp_path / "my_text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    monkeypatch.setenv("CPTLIB_RECIPE", "smoke,max_length=256,max_steps=1")
+    monkeypatch.chdir(tmp_path)
+    seen = {}
+    made = training.make_trainer
+    monkeypatch.setattr(training, "make_trainer", lambda *args: seen.setdefault("trainer", made(*args)))
+    exec(code, seen)
+    rows, tokenizer = seen["trainer"].train_dataset["input_ids"][:], seen["tokenizer"]
+    text = "".join(tokenizer.batch_decode(rows, skip_special_tokens=True))
+    assert sorted(text) == sorted("".join(seen["documents"]["train"]["text"])) and len(rows) > 10 * len(texts) / 3
+    assert sum(ids.count(tokenizer.eos_token_id) for ids in rows) == len(texts) - 20
