@@ -260,8 +260,12 @@ thread.join()
 # To wrap such a stream at a fixed width one has to mind the pieces' own line breaks, words longer than a line, and
 # characters that are two columns wide.
 # [`streaming.LineWrapper`](https://github.com/cptlib/cptlib/blob/main/cptlib/streaming.py) does, and its tests check
-# that the result never depends on how the text was cut. Now the real thing. The tokens are drawn at random by their
-# probability, sharpened a little (temperature 0.7); the seed makes it the same draw every time.
+# that the result never depends on how the text was cut. And `stream` puts a queue of its own in this place, because
+# Mistral's tokenizer drops the blank before the first word of whatever it decodes: the new tokens are decoded together
+# with the prompt's, and the part that was there before is cut off.
+#
+# Now the real thing. The tokens are drawn at random by their probability, sharpened a little (temperature 0.7); the
+# seed makes it the same draw every time.
 
 # %%
 before = streaming.stream(
