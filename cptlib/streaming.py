@@ -1,11 +1,16 @@
 """Print text while a model generates it, wrapped to a width."""
 
+import re
 import sys
 import threading
 import time
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 from wcwidth import iter_graphemes, wcswidth
+
+# Of what a model's generation_config may hold, these would make another token than the likeliest win.
+GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 
 
 @dataclass(frozen=True)
@@ -102,34 +107,82 @@ def wrap(text: str, width: int = 80) -> str:
     return wrapper.feed(text) + wrapper.flush()
 
 
+class TextQueue:
+    """A streamer for `generate`: takes the prompt's ids and then each new token's, gives whoever iterates the new text.
+
+    All ids are decoded together, the prompt's too, and what was given before is cut off. Alone, new tokens would lose a
+    blank: a SentencePiece decoder (Mistral's) drops the one before the first word of what it decodes.
+    """
+
+    def __init__(self, tokenizer):
+        self._tokenizer, self._ids, self._given, self._pieces = tokenizer, [], 0, SimpleQueue()
+
+    def __iter__(self):
+        return iter(self._pieces.get, None)
+
+    def put(self, ids) -> None:
+        """Ids in a tensor of any shape. The first call brings the prompt's, whose text is not given."""
+        is_prompt = not self._ids
+        self._ids += ids.flatten().tolist()
+        text = self._decode()
+        if is_prompt:
+            self._given = len(text)
+        elif not self._may_change(text):
+            self._give(text)
+
+    def end(self) -> None:
+        """All ids have come: give the rest."""
+        self._give(self._decode())
+        self.close()
+
+    def close(self) -> None:
+        """End the iteration."""
+        self._pieces.put(None)
+
+    def _decode(self) -> str:
+        return self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _may_change(self, text: str) -> bool:
+        """Whether the text ends within a character, or with single bytes (`<0xE2>`), which are decoded as one run."""
+        last = str(self._tokenizer.convert_ids_to_tokens(self._ids[-1]))
+        return text.endswith("\ufffd") or re.fullmatch("<0x[0-9A-F]{2}>", last) is not None
+
+    def _give(self, text: str) -> None:
+        self._pieces.put(text[self._given :])
+        self._given = len(text)
+
+
 def stream(
     model, tokenizer, prompt: str, *, new_tokens: int = 256, temperature: float = 0.0, seed: int = 0, width: int = 80
 ) -> Generation:
-    """Continue `prompt` with at most `new_tokens` tokens, printing words as they come.
+    """Continue `prompt` with at most `new_tokens` tokens, printing words as they come; an empty one starts from BOS.
 
-    temperature 0 takes the likeliest token each time; above 0 it samples, the same text for the same seed. `generate`
+    temperature 0 takes the likeliest token each time; above 0 it samples, the same text for the same seed, within the
+    top_k, top_p and penalties of the model's generation_config. The caller's random numbers stay as they are. `generate`
     runs in a thread of its own and puts text into a queue, from which this one prints. An error in that thread is
     raised here; interrupting stops it. The model must be in inference mode (`FastLanguageModel.for_inference`).
+    Raises ValueError where the prompt is empty and the tokenizer has no BOS.
     """
     import torch
-    from transformers import StoppingCriteriaList, TextIteratorStreamer
+    from transformers import StoppingCriteriaList
 
     from cptlib.model import autocast, device_of
 
-    inputs = tokenizer(prompt, return_tensors="pt").to(device_of(model))
-    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
-    stop, result = threading.Event(), {}
+    prompt_ids = torch.tensor([_ids_of(prompt, tokenizer)], device=device_of(model))
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else GREEDY
+    pieces, stop, result = TextQueue(tokenizer), threading.Event(), {}
 
     def interrupted(ids, scores):
         return torch.full_like(ids[:, 0], stop.is_set(), dtype=torch.bool)
 
     def generate():
         try:
-            torch.manual_seed(seed)
-            with autocast(model):  # autocast holds for one thread: this one
+            # autocast holds for one thread: this one
+            with torch.random.fork_rng(range(torch.cuda.device_count())), autocast(model):
+                torch.manual_seed(seed)
                 result["ids"] = model.generate(
-                    **inputs,
+                    input_ids=prompt_ids,
+                    attention_mask=torch.ones_like(prompt_ids),
                     **sampling,
                     max_new_tokens=new_tokens,
                     use_cache=True,
@@ -138,7 +191,7 @@ def stream(
                 )
         except BaseException as error:  # whatever it is, the printing thread must hear of it
             result["error"] = error
-            pieces.end()
+            pieces.close()
 
     thread, started = threading.Thread(target=generate, daemon=True), time.perf_counter()
     thread.start()
@@ -149,8 +202,15 @@ def stream(
         thread.join()
     if "error" in result:
         raise result["error"]
-    ids = result["ids"][0, inputs["input_ids"].shape[1] :].tolist()
+    ids = result["ids"][0, prompt_ids.shape[1] :].tolist()
     return Generation(prompt, text, len(ids), time.perf_counter() - started, _ends_with_eos(ids, model, tokenizer))
+
+
+def _ids_of(prompt: str, tokenizer) -> list[int]:
+    ids = tokenizer(prompt)["input_ids"]
+    if not ids and tokenizer.bos_token_id is None:
+        raise ValueError("The prompt is empty, and this tokenizer has no token to begin with (BOS): give it some text.")
+    return ids or [tokenizer.bos_token_id]
 
 
 def _print_wrapped(prompt: str, pieces, width: int) -> str:

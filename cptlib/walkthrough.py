@@ -13,6 +13,7 @@ from nbclient.exceptions import CellExecutionError
 from cptlib import memory
 
 STYLE = "main { max-width: 64rem; margin: auto }"  # lines that the eye can follow on a wide screen
+METADATA = ("kernelspec", "accelerator", "colab")  # what a notebook asks for: a kernel, and in Colab a GPU
 
 
 class EchoingClient(NotebookClient):
@@ -70,12 +71,13 @@ def _record(seconds: float) -> dict:
 
 
 def tidy(content) -> None:
-    """Drop what a run leaves in a notebook besides its results: times of execution, and warnings on stderr."""
+    """Drop what a run leaves in a notebook besides its results: times of execution, warnings on stderr, and all metadata
+    but METADATA."""
     for cell in content.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    content.metadata = {"kernelspec": content.metadata.kernelspec}
+    content.metadata = {key: content.metadata[key] for key in METADATA if key in content.metadata}
 
 
 def render(content, title: str) -> str:

@@ -1,5 +1,8 @@
 # ---
 # jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: T4
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -19,6 +22,9 @@
 # fits. On a free Colab T4 or something larger that is Mistral-7B on the TinyStories corpus. Without a GPU it is
 # SmolLM2-135M, a model fifty times smaller, on a few hundred bedtime stories that come with the library, and it takes
 # minutes on two processor cores. Every step is the same.
+#
+# In Colab the notebook asks for a T4 GPU by itself; to ask by hand, choose *Runtime → Change runtime type → T4 GPU* and
+# then *Run all*. Where none is free, Colab says so and offers to connect without one: then the small model is trained.
 #
 # The outputs published with this notebook were made by a real run, and where the text speaks of *the published run*, it
 # means that one; yours will differ. Section 2 says on which machine, with which recipe and versions.
@@ -267,8 +273,12 @@ thread.join()
 # To wrap such a stream at a fixed width one has to mind the pieces' own line breaks, words longer than a line, and
 # characters that are two columns wide.
 # [`streaming.LineWrapper`](https://github.com/cptlib/cptlib/blob/main/cptlib/streaming.py) does, and its tests check
-# that the result never depends on how the text was cut. Now the real thing. The tokens are drawn at random by their
-# probability, sharpened a little (temperature 0.7); the seed makes it the same draw every time.
+# that the result never depends on how the text was cut. And `stream` puts a queue of its own in this place, because
+# Mistral's tokenizer drops the blank before the first word of whatever it decodes: the new tokens are decoded together
+# with the prompt's, and the part that was there before is cut off.
+#
+# Now the real thing. The tokens are drawn at random by their probability, sharpened a little (temperature 0.7); the
+# seed makes it the same draw every time.
 
 # %%
 before = streaming.stream(

@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave t
 os.environ.pop("CPTLIB_RECIPE", None)
 
 import gzip
+import json
 import sys
 import zipfile
 
@@ -15,6 +16,9 @@ import matplotlib
 import pyarrow
 import pyarrow.parquet
 import pytest
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
 
 from cptlib import __main__ as program
 from cptlib import corpus
@@ -60,6 +64,48 @@ def tiny(smoke):
 @pytest.fixture
 def tokenizer(tiny):
     return tiny[1]
+
+
+@pytest.fixture(
+    scope="session", params=["byte-level", "byte-level with BOS", "SentencePiece", "SentencePiece with BOS"]
+)
+def any_tokenizer(request):
+    """A tokenizer of each kind that models come with; `tiny` has embeddings for all of its ids."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = sentencepiece() if "SentencePiece" in request.param else byte_level()
+    if "BOS" in request.param:
+        tokenizer.post_processor = processors.TemplateProcessing("<s> $0", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+def byte_level():
+    """As GPT-2, Llama 3 and Qwen have it: every token is a few bytes."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(False), decoders.ByteLevel()
+    return trained(tokenizer, pre_tokenizers.ByteLevel.alphabet())
+
+
+def sentencepiece():
+    """As Llama 2 and Mistral have it: a blank is ▁, one more goes before the text, and is dropped when it is decoded; a
+    letter that is not in the vocabulary, and a line break, is a token for each of its bytes."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    written = json.loads(trained(tokenizer, []).to_str())["model"]
+    vocabulary, merges = written["vocab"], [tuple(pair) for pair in written["merges"]]
+    vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
+    tokenizer.model = BPE(vocabulary, merges, byte_fallback=True)
+    return tokenizer
+
+
+def trained(tokenizer, alphabet):
+    texts = [text.replace("\n", " ") for text in corpus.read("stories")["text"][:100]]
+    special = ["<pad>", "<s>", "</s>"]
+    trainer = BpeTrainer(vocab_size=700, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 @pytest.fixture

@@ -1,14 +1,21 @@
 """The pairs are in step and clean, and every notebook runs from a fresh kernel with the recipe `smoke`."""
 
 import json
+import os
 import re
+import shutil
+import time
 from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
+from jupytext.cli import jupytext as run_jupytext
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9]*.ipynb"))
+from cptlib import walkthrough
+
+PROJECT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -20,6 +27,30 @@ def test_the_pair_is_in_step(path):
     sides = [jupytext.read(side) for side in (path, path.with_suffix(".py"))]
     script, notebook = ([(cell.cell_type, cell.source) for cell in side.cells] for side in sides)
     assert script == notebook, "run `make sync`"
+
+
+def asks_for_a_t4(file):
+    metadata = jupytext.read(file).metadata
+    return metadata.get("accelerator") == "GPU" and metadata.get("colab", {}).get("gpuType") == "T4"
+
+
+def test_colab_opens_it_on_a_gpu(path):
+    assert asks_for_a_t4(path) and asks_for_a_t4(path.with_suffix(".py"))
+
+
+@pytest.mark.parametrize(
+    ("newer", "options"), [(".py", ["--sync"]), (".ipynb", ["--sync"]), (".py", ["--update", "--to", "ipynb"])]
+)
+def test_colab_opens_it_on_a_gpu_after_a_run_and_jupytext(path, newer, options, tmp_path):
+    for file in (path, path.with_suffix(".py"), PROJECT / "pyproject.toml"):
+        shutil.copy(file, tmp_path)
+    pair = tmp_path / path.name
+    content = nbformat.read(pair, as_version=4)
+    walkthrough.tidy(content)  # as every run does
+    nbformat.write(content, pair)
+    os.utime(pair.with_suffix(newer), times=(time.time() + 60,) * 2)
+    run_jupytext(["--quiet", *options, str(pair.with_suffix(".py"))])
+    assert asks_for_a_t4(pair) and asks_for_a_t4(pair.with_suffix(".py"))
 
 
 def test_cells_are_short(path):

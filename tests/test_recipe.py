@@ -1,8 +1,13 @@
-from dataclasses import FrozenInstanceError, fields, replace
+import json
+import math
+from dataclasses import FrozenInstanceError, asdict, fields, replace
+from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
-from cptlib.recipe import RECIPES, Recipe, _for_gpu
+from cptlib import corpus
+from cptlib.recipe import OPTIMIZERS, RECIPES, Recipe, _for_gpu
 
 
 def test_an_unknown_name_lists_the_known_ones():
@@ -21,6 +26,141 @@ def test_fields_can_be_overruled_in_text(monkeypatch):
     assert (recipe.documents, recipe.rslora, recipe.learning_rate, recipe.model) == (60, False, 1e-3, "/some/folder")
     with pytest.raises(ValueError, match="'ranks=3' is no field=value of a recipe. Its fields are: name, model"):
         Recipe.parse("laptop,ranks=3")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("train_embeddings=false", False),
+        ("rslora=NO", False),
+        ("rslora=Yes", True),
+        ("packing=Off", False),
+        ("load_in_4bit=on", True),
+        ("packing=1", True),
+        ("load_in_4bit=0", False),
+        ("gradient_checkpointing=TRUE", True),
+        ("gradient_checkpointing=off", False),
+        ("gradient_checkpointing=unsloth", "unsloth"),
+        ("documents=None", None),
+        ("documents=NONE", None),
+        ("dtype=none", None),
+        ("dtype=float16", "float16"),
+        ("epochs=2", 2),
+        ("epochs=0.5", 0.5),
+        ("warmup=0", 0),
+        ("max_steps=-1", -1),
+        ("corpus=2024", "2024"),
+        ("corpus=1e5", "1e5"),
+        ("model=None", "None"),
+        ("model=true", "true"),
+        ("prompt='It is 7'", "It is 7"),
+        ("prompt=[1", "[1"),
+        ("prompt=", ""),
+    ],
+)
+def test_text_is_read_as_it_is_meant(text, value):
+    read = getattr(Recipe.parse(f"laptop,{text}"), text.split("=")[0])
+    assert read == value and type(read) is type(value)
+
+
+WRONG = {
+    "name": ["", 5],
+    "model": ["", None, Path("a")],
+    "corpus": [2024, " "],
+    "documents": [0, -5, 2.5, True, "all"],
+    "held_out": [0, -1, 2.5, None, "x"],
+    "load_in_4bit": [1, None, "false"],
+    "dtype": ["float8", "bf16", 16],
+    "max_length": [0, 1, 7, 512.0],
+    "packing": ["no", 0],
+    "micro_batch": [0, False],
+    "accumulation": [0, 1.0],
+    "epochs": [0, -1, math.inf, math.nan, "1"],
+    "max_steps": [0, -2, 1.5],
+    "learning_rate": [-1e-5, math.nan, "abc"],
+    "embedding_learning_rate": [-1, None],
+    "warmup": [-0.1, 1, 10],
+    "optimizer": ["nonsense", "", None],
+    "gradient_checkpointing": ["maybe", 1, None],
+    "save_minutes": [-1, math.inf],
+    "keep_checkpoints": [0, -1],
+    "rank": [0, 2.5, True, "abc"],
+    "alpha": [0, -8],
+    "rslora": ["off", 1],
+    "train_embeddings": ["false", None],
+    "prompt": [None, 5],
+    "new_tokens": [0, -3],
+    "temperature": [-0.1, math.nan],
+    "seed": [-1, 2**32, "x", 1.0],
+    "why": [None],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field in WRONG for value in WRONG[field]])
+def test_what_a_field_cannot_be_is_said_in_a_sentence(field, value):
+    with pytest.raises(ValueError, match=rf"^{field}=.*: {field} must be .*[^.]\.$") as refused:
+        replace(Recipe.named("laptop"), **{field: value})
+    assert repr(value) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_every_field_is_checked():
+    assert set(WRONG) == {field.name for field in fields(Recipe)}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("rank=0", "rank=0: rank must be a whole number, at least 1."),
+        ("documents=some", "documents='some': documents must be a whole number or None, at least 1."),
+        ("rslora=flase", "rslora='flase': rslora must be True or False."),
+        ("epochs=-2", "epochs=-2: epochs must be a number, more than 0."),
+        ("epochs={[]}", "epochs='{[]}': epochs must be a number, more than 0."),
+        ("corpus=", "corpus='': corpus must be text, not empty."),
+        ("dtype=bf16", "dtype='bf16': dtype must be one of None, 'bfloat16', 'float16', 'float32'."),
+        (
+            "gradient_checkpointing=maybe",
+            "gradient_checkpointing='maybe': gradient_checkpointing must be one of False, True, 'unsloth'.",
+        ),
+    ],
+)
+def test_the_sentence_names_the_choices_on_every_road(change, sentence, monkeypatch, call):
+    with pytest.raises(ValueError) as refused:
+        Recipe.parse(f"laptop,{change}")
+    assert str(refused.value) == sentence
+    monkeypatch.setenv("CPTLIB_RECIPE", f"laptop,{change}")
+    with pytest.raises(ValueError) as refused:
+        Recipe.for_this_machine()
+    assert str(refused.value) == sentence
+    code, _, said = call("train", "--recipe", f"smoke,{change}")
+    assert code == 2 and said.splitlines()[-1] == sentence
+
+
+def test_a_saved_recipe_comes_back_as_it_was_and_a_damaged_one_does_not():
+    for recipe in RECIPES.values():
+        saved = json.loads(json.dumps(asdict(recipe)))
+        assert Recipe(**saved) == recipe and Recipe(**saved).run_name == recipe.run_name
+        with pytest.raises(ValueError, match="rslora='false': rslora must be True or False"):
+            Recipe(**{**saved, "rslora": "false"})
+
+
+def test_a_run_has_one_name_whether_text_or_python_asked_for_it():
+    asked = Recipe.parse("smoke,epochs=2,rank=8,rslora=no,documents=none")
+    changed = replace(Recipe.named("smoke"), epochs=2, rank=8, rslora=False, documents=None)
+    assert asked == changed and asked.run_name == changed.run_name
+
+
+def test_the_optimizers_are_those_of_transformers():
+    from transformers.training_args import OptimizerNames
+
+    assert set(OPTIMIZERS) == {optimizer.value for optimizer in OptimizerNames}
+
+
+def test_the_shortest_row_holds_any_character(any_tokenizer):
+    recipe = replace(Recipe.named("smoke"), max_length=8)
+    texts = Dataset.from_dict({"text": ["😀漢 é😀\n" * 20]})
+    pieces = corpus.cut(texts, any_tokenizer, recipe.max_length)["text"][:]
+    assert "".join(pieces) == texts["text"][0]
+    assert max(len(any_tokenizer(piece)["input_ids"]) for piece in pieces) + 1 <= recipe.max_length  # and EOS
 
 
 def test_a_machine_without_a_gpu_gets_laptop_and_a_reason(monkeypatch):

@@ -3,9 +3,14 @@ import threading
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from unsloth import FastLanguageModel
 
-from cptlib.streaming import LineWrapper, stream, wrap
+# isort: split
+from transformers import PreTrainedTokenizerFast  # after unsloth, which patches it
+
+from cptlib.streaming import LineWrapper, TextQueue, stream, wrap
 
 TEXT = (
     "Once upon a time 漢字漢字漢字 👩‍👩‍👧‍👦👩‍👩‍👧‍👦 went to a cafe\u0301.\r\n\n    indented  code\tline\n"
@@ -61,6 +66,106 @@ def test_what_is_printed_is_what_is_generated(ready, capsys):
     assert generation.new_tokens == len(expected) and generation.tokens_per_second > 0
 
 
+PROMPT = "Once upon a time, in a galaxy far, far away,"
+WHOLE = PROMPT + " there lived a boy.\n\n    def f():\n        return 1\n 😀é漢😀😀 end\n\n"
+
+
+def one_by_one(tokenizer, text=WHOLE):
+    """(the prompt's ids, those of what follows)"""
+    begin, ids = tokenizer(PROMPT)["input_ids"], tokenizer(text)["input_ids"]
+    assert ids[: len(begin)] == begin
+    return begin, ids[len(begin) :]
+
+
+@pytest.fixture
+def saying(ready, monkeypatch):
+    """Makes of the tiny model one that generates the ids that it is told."""
+
+    def script(ids):
+        def generate(input_ids, streamer, **settings):
+            streamer.put(input_ids)
+            for token in ids:
+                streamer.put(torch.tensor([token]))
+            streamer.end()
+            return torch.cat([input_ids, torch.tensor([ids], dtype=torch.long)], dim=1)
+
+        monkeypatch.setattr(ready[0], "generate", generate)
+        return ready[0]
+
+    return script
+
+
+def test_a_continuation_keeps_its_blanks_and_line_breaks(saying, any_tokenizer, capsys):
+    generation = stream(saying(one_by_one(any_tokenizer)[1]), any_tokenizer, PROMPT)
+    assert PROMPT + generation.text == WHOLE
+    assert capsys.readouterr().out == wrap(WHOLE) + "\n"
+
+
+def test_wherever_it_stops_all_ids_decoded_are_returned_and_printed(saying, any_tokenizer, capsys):
+    begin, ids = one_by_one(any_tokenizer)
+    for length in range(len(ids) + 1):  # some stop within an emoji
+        generation = stream(saying(ids[:length]), any_tokenizer, PROMPT)
+        assert PROMPT + generation.text == any_tokenizer.decode(begin + ids[:length], skip_special_tokens=True)
+        assert capsys.readouterr().out == wrap(PROMPT + generation.text) + "\n"
+
+
+def test_a_character_of_several_tokens_comes_in_one_piece(any_tokenizer):
+    begin, ids = one_by_one(any_tokenizer)
+    pieces = TextQueue(any_tokenizer)
+    pieces.put(torch.tensor([begin]))
+    for token in ids:
+        pieces.put(torch.tensor([token]))
+    pieces.end()
+    pieces = list(pieces)
+    assert "\ufffd" not in "".join(pieces) and len(pieces) > 20  # it does not wait for the end either
+
+
+def test_special_tokens_are_not_text(saying, any_tokenizer):
+    _, ids = one_by_one(any_tokenizer, PROMPT + " there lived a boy.")
+    generation = stream(saying([*ids, any_tokenizer.eos_token_id]), any_tokenizer, PROMPT)
+    assert generation.text == " there lived a boy." and generation.new_tokens == len(ids) + 1
+
+
+def test_no_blank_is_tidied_away(saying, capsys):
+    words = {word: number for number, word in enumerate(["<unk>", "One", "boy", ".", "ran"])}
+    tidying = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, unk_token="<unk>")), clean_up_tokenization_spaces=True
+    )
+    generation = stream(saying([2, 3, 4]), tidying, "One")
+    assert generation.text == " boy . ran" and capsys.readouterr().out == "One boy . ran\n"
+
+
+def test_an_empty_prompt_starts_from_bos(ready, any_tokenizer):
+    model, _ = ready
+    expected = model.generate(torch.tensor([[1]]), max_new_tokens=8, do_sample=False)[0].tolist()
+    assert stream(model, any_tokenizer, "", new_tokens=8).text == any_tokenizer.decode(
+        expected, skip_special_tokens=True
+    )
+
+
+def test_an_empty_prompt_and_no_bos_is_refused(ready):
+    model, tokenizer = ready
+    tokenizer.bos_token = None
+    with pytest.raises(ValueError, match=r"prompt is empty.*no token to begin with"):
+        stream(model, tokenizer, "")
+
+
+def test_temperature_zero_takes_the_likeliest_token_whatever_the_models_own_settings(ready):
+    model, tokenizer = ready
+    ids = tokenizer("The fox", return_tensors="pt")["input_ids"]
+    begin = ids.shape[1]
+    for _ in range(20):
+        ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
+    likeliest = tokenizer.decode(ids[0, begin:], skip_special_tokens=True)
+    model.generation_config.repetition_penalty, model.generation_config.no_repeat_ngram_size = 5.0, 1
+    assert stream(model, tokenizer, "The fox", new_tokens=20).text == likeliest
+
+
+def test_temperature_sharpens(ready):
+    texts = [stream(*ready, "The fox", new_tokens=20, temperature=temperature).text for temperature in (0, 1e-5, 1.0)]
+    assert texts[0] == texts[1] != texts[2]
+
+
 def test_sampling_repeats_by_seed(ready):
     texts = [stream(*ready, "The fox", new_tokens=20, temperature=1.0, seed=seed).text for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
@@ -84,6 +189,15 @@ def test_an_error_in_the_generating_thread_reaches_the_caller(ready, monkeypatch
         stream(*ready, "The fox", new_tokens=5)
 
 
+def test_an_error_in_the_decoding_reaches_the_caller(ready, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OverflowError("an id beyond the vocabulary")
+
+    monkeypatch.setattr(ready[1], "decode", fail)
+    with pytest.raises(OverflowError, match="beyond the vocabulary"):
+        stream(*ready, "The fox", new_tokens=5)
+
+
 def test_interrupting_stops_the_thread(ready, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -96,9 +210,12 @@ def test_interrupting_stops_the_thread(ready, monkeypatch):
     )
 
 
-def test_the_callers_random_numbers_are_its_own_seed(ready):
-    """Sampling seeds torch; the same call in another place gives the same text."""
-    torch.manual_seed(5)
-    one = stream(*ready, "A boat", new_tokens=10, temperature=1.0, seed=3).text
-    torch.manual_seed(6)
-    assert stream(*ready, "A boat", new_tokens=10, temperature=1.0, seed=3).text == one
+def test_the_callers_random_numbers_are_left_as_they_were(ready):
+    texts, states = [], []
+    for seed in (5, 6):
+        torch.manual_seed(seed)
+        before = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+        texts.append(stream(*ready, "A boat", new_tokens=10, temperature=1.0, seed=3).text)
+        after = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+        states.append(all(map(torch.equal, before, after)))
+    assert states == [True, True] and texts[0] == texts[1]

@@ -7,10 +7,15 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from cptlib import walkthrough
 
+METADATA = {
+    "kernelspec": {"name": "python3", "display_name": "Python 3"},
+    "accelerator": "GPU",
+    "colab": {"gpuType": "A100"},
+}
+
 
 def write(folder, *cells):
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    notebook = new_notebook(metadata=kernel, cells=[new_markdown_cell("## A section"), *map(new_code_cell, cells)])
+    notebook = new_notebook(metadata=METADATA, cells=[new_markdown_cell("## A section"), *map(new_code_cell, cells)])
     nbformat.write(notebook, folder / "a.ipynb")
     return folder / "a.ipynb"
 
@@ -27,6 +32,15 @@ def test_output_is_shown_as_it_comes_and_kept(tmp_path, capsys):
     assert "hello" in page.read_text()
     assert executed.metadata.run.device and executed.metadata.run.seconds >= 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", executed.metadata.run.date)
+
+
+def test_a_run_keeps_what_the_notebook_asks_of_colab_and_drops_the_rest():
+    content = new_notebook(metadata={**METADATA, "language_info": {"name": "python"}, "widgets": {}})
+    walkthrough.tidy(content)
+    assert content.metadata == METADATA
+    content = new_notebook(metadata={"kernelspec": METADATA["kernelspec"]})
+    walkthrough.tidy(content)
+    assert content.metadata == {"kernelspec": METADATA["kernelspec"]}
 
 
 def test_a_run_held_to_less_memory_says_so(monkeypatch):
