@@ -1,5 +1,6 @@
 """The clock, held against a GPU in made-up time and against a real one."""
 
+import statistics
 from types import SimpleNamespace
 
 import pytest
@@ -113,7 +114,8 @@ def test_on_a_gpu_a_step_of_known_length_is_timed_right(optimizer, tmp_path):
     trainer = Trainer(model=model, args=arguments, train_dataset=[row] * 16, callbacks=[Sleep()])
     clock = clocks.watch(trainer)
     trainer.train()
-    assert clock.seconds[3:] == pytest.approx([0.2] * 5, rel=0.1)
+    steady = clock.seconds[3:]
+    assert min(steady) > 0.19 and statistics.median(steady) == pytest.approx(0.2, rel=0.1)
     assert clock.tokens == [32] * 8
 
 
