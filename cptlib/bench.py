@@ -12,7 +12,6 @@ import random
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import date
@@ -243,15 +242,6 @@ def random_documents(vocabulary: int, seed: int, number: int = 1000):
     return Dataset.from_dict({"input_ids": [[draw.randrange(3, vocabulary) for _ in range(n)] for n in lengths]})
 
 
-def _now() -> float:
-    """The time in seconds, once the GPU has done what it was given."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def _padded_batches(documents, tokenizer, recipe: Recipe, rows: int = 16) -> list[dict]:
     """The documents in batches of like length, padded on the right, the padding left out of the loss."""
     import torch
@@ -300,7 +290,7 @@ def matmul_flops(repeats: int = 20) -> float:
     a, b = torch.randn(2, size, size, device=device, dtype=dtype)
     for _ in range(3):
         a @ b
-    started = _now()
+    started = clocks.now()
     for _ in range(repeats):
         a @ b
-    return repeats * 2 * size**3 / (_now() - started)
+    return repeats * 2 * size**3 / (clocks.now() - started)

