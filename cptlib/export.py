@@ -34,7 +34,9 @@ def save_adapter(model, tokenizer, recipe: Recipe, folder: str | Path, held_out=
     out; its digests are kept, so that the model can be measured on the same documents later (`held_out_digests`).
     """
     if held_out is not None and DIGEST not in held_out.column_names:
-        raise ExportError(f"held_out must be the part that corpus.split held out, and this one has no column {DIGEST!r}.")
+        raise ExportError(
+            f"held_out must be the part that corpus.split held out, and this one has no column {DIGEST!r}."
+        )
     with _fresh(Path(folder), recipe, ADAPTER) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
