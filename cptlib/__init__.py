@@ -2,8 +2,8 @@
 
 Importing this package is light: torch, transformers and unsloth load when a function needs them.
 
-    from cptlib import checks, corpus, evaluate, lora, memory, model, streaming, training
+    from cptlib import checks, corpus, lora, machine, memory, models, scoring, streaming, training
     from cptlib.recipe import Recipe
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

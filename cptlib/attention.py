@@ -5,6 +5,8 @@ sequences of varying length. That last one it takes from torch 2.12 on. torch 2.
 signature without `enable_gqa`, and there unsloth calls attention once for every document, hundreds of times a step.
 """
 
+from cptlib.device import autocast, device_of
+
 
 def one_call_for_packed_rows() -> bool:
     """On torch 2.11, hand unsloth torch's kernel for packed rows; True where that was done.
@@ -49,8 +51,6 @@ def documents_apart(model, lengths: tuple[int, ...] = (9, 14, 6), seed: int = 0)
     trainer's collator does it, and run with and without another first document. The model's mode is left as it was.
     """
     import torch
-
-    from cptlib.model import autocast, device_of
 
     generator = torch.Generator().manual_seed(seed)
     row = torch.randint(model.config.vocab_size, (1, sum(lengths)), generator=generator)

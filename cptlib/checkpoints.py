@@ -11,14 +11,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cptlib.errors import CheckpointError
 from cptlib.memory import GB
 
 MARK = "whole.json"  # in a checkpoint's folder, written last
 BYTES_PER_WEIGHT = 12  # in float32: the weight and the two averages of AdamW, which an 8-bit optimizer stores smaller
-
-
-class CheckpointError(RuntimeError):
-    """Checkpoints that cannot be written or gone on from, and the way out."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ def mark(folder: Path, data: int, seconds: float) -> None:
         _flush(path)
     content = Mark({str(path.relative_to(folder)): _checksum(path) for path in paths}, data, seconds)
     fresh = folder / f"{MARK}.new"
-    fresh.write_text(json.dumps(asdict(content)))
+    fresh.write_text(json.dumps(asdict(content)), encoding="utf-8")
     _flush(fresh)
     fresh.replace(folder / MARK)
     _flush(folder)
@@ -47,7 +44,7 @@ def mark(folder: Path, data: int, seconds: float) -> None:
 def read_mark(folder: Path) -> Mark | None:
     """The mark of a checkpoint, None where there is none."""
     try:
-        return Mark(**json.loads((folder / MARK).read_text()))
+        return Mark(**json.loads((folder / MARK).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -5,13 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cptlib import attention
-from cptlib.model import autocast
+from cptlib.device import autocast
+from cptlib.errors import PreflightError
 
 SETTLING = 10  # steps in a row that float16's loss scale may skip until it fits; it halves with each
-
-
-class PreflightError(RuntimeError):
-    """A check that failed: what is wrong, why it matters, how to mend it."""
 
 
 @dataclass(frozen=True)

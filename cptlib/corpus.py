@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from cptlib import formats
+from cptlib.documents import formats
+from cptlib.documents.folder import from_folder
+from cptlib.documents.splitting import split, with_digests
 from cptlib.errors import CorpusError
-from cptlib.ingest import from_folder
+from cptlib.paths import STORIES_FILE
 from cptlib.rows import Statistics, add_eos, cut, open_pieces, statistics, tokenize
-from cptlib.splitting import split, with_digests
 
 __all__ = [
     "CorpusError",
@@ -22,8 +23,6 @@ __all__ = [
     "with_digests",
 ]
 
-BUNDLED_STORIES = Path(__file__).parent / "data" / "stories.jsonl"
-
 
 def read(source: str, documents: int | None = None):
     """The first `documents` documents (None: all) as a `datasets.Dataset` with the columns `text` and, where a document is
@@ -36,7 +35,7 @@ def read(source: str, documents: int | None = None):
     """
     from datasets import Dataset
 
-    path = BUNDLED_STORIES if source == "stories" else Path(source)
+    path = STORIES_FILE if source == "stories" else Path(source)
     if path.suffix in (".jsonl", ".txt"):
         rows = [piece for document in _read_file(path)[:documents] for piece in document]
         columns = {"text": [text for text, _ in rows]}

@@ -9,10 +9,11 @@ import contextlib
 from dataclasses import dataclass, replace
 from itertools import product
 
-from cptlib import lora, memory, style
-from cptlib import model as models
+from cptlib import memory, shapes, style
+from cptlib.errors import DoesNotFit
 from cptlib.memory import GB
 from cptlib.recipe import Recipe
+from cptlib.shapes import kept_per_token
 
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, a byte of scale for 64 of them, 4 bytes for 256 scales
 ADAM_8BIT = 2 + 8 / 256  # bytes a weight: two numbers, and two scales of 4 bytes for 256 of them
@@ -22,10 +23,6 @@ LAYER_AGAIN = 1.43  # a layer run backward holds its activations and, for a mome
 WORKSPACE_GB = 0.15  # cuBLAS's own, and small change
 SPARE = 0.04  # of its tensors' size, what torch holds besides, as blocks it may need again
 CUDA_GB = 0.75  # CUDA's code and state in the process
-
-
-class DoesNotFit(RuntimeError):
-    """A run that the GPU's memory does not hold, and the nearest that it does."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +40,18 @@ class Estimate:
         return "\n".join(f"{gb:6.2f} GB  {part}" for part, gb in [*self.parts.items(), ("in all", self.gb)])
 
 
-def estimate(recipe: Recipe, config=None, row: int | None = None) -> Estimate:
+def estimate(recipe: Recipe, config, row: int | None = None) -> Estimate:
     """The memory that training by `recipe` will need on a GPU.
 
-    config: the model's, for Llama- and Mistral-shaped models; found by the recipe's model if not given. row: tokens in
-    the longest row of a batch, if shorter than the recipe's max_length, as padded rows mostly are.
+    config: the model's, Llama- or Mistral-shaped (`weights.config_of`). row: tokens in the longest row of a batch, if
+    shorter than the recipe's max_length, as padded rows mostly are.
     """
-    config = config or models.config_of(recipe.model)
-    trained, counts = 4, lora.count_from_config(config, recipe)  # 4: trained weights and their gradients are float32
+    trained, counts = 4, shapes.count_from_config(config, recipe)  # 4: trained weights and their gradients are float32
     table = config.vocab_size * config.hidden_size
     wide = 4 if recipe.dtype == "float32" else 2
     adam = ADAM_8BIT if "8bit" in recipe.optimizer else ADAM
     held = {
-        "frozen weights": lora.count_projections(config) * (NF4 if recipe.load_in_4bit else wide)
+        "frozen weights": shapes.count_projections(config) * (NF4 if recipe.load_in_4bit else wide)
         + table * wide * (1 if config.tie_word_embeddings else 2),
         "adapters": counts["adapters"] * trained,
         "trained embedding and head": (counts["embed_tokens"] + counts["lm_head"]) * trained,
@@ -97,26 +93,17 @@ def _moments(recipe: Recipe, config, counts: dict[str, int], tokens: int, wide: 
     ]
 
 
-def kept_per_token(config) -> int:
-    """Numbers that a layer of unsloth's keeps for a token: what its norms, attention and projections need backward."""
-    keys = config.num_key_value_heads * (
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
-    return 6 * config.hidden_size + 3 * keys + 2 * config.intermediate_size
-
-
 def unsloth_buffers(recipe: Recipe, inputs: float) -> float:
     """Bytes of the two buffers through which unsloth's checkpointing fetches layer inputs from the CPU's memory."""
     return 2 * inputs if recipe.gradient_checkpointing == "unsloth" else 0
 
 
-def fit(recipe: Recipe, gb: float, config=None, row: int | None = None) -> Recipe:
+def fit(recipe: Recipe, gb: float, config, row: int | None = None) -> Recipe:
     """The fastest setting of `recipe` whose estimate stays under 95% of `gb`, with what it gave up in `why`.
 
     Rows a step, row length, rank and what is trained stay as they are, so that the run learns the same. Raises DoesNotFit
     with the least that it would take.
     """
-    config = config or models.config_of(recipe.model)
     tried = [(setting, estimate(setting, config, row)) for setting in _by_speed(recipe)]
     for setting, need in tried:
         if need.gb <= 0.95 * gb:
@@ -154,7 +141,7 @@ def _why(recipe: Recipe, setting: Recipe, need: Estimate, gb: float) -> str:
     return f"it needs about {need.gb:.1f} of {gb:.1f} GB and gives up {', '.join(gave_up) or 'nothing'}"
 
 
-def refuse(recipe: Recipe, gb: float, config=None) -> None:
+def refuse(recipe: Recipe, gb: float, config) -> None:
     """Raise DoesNotFit where `recipe` needs more than `gb` GB, with the nearest recipe that does not."""
     need = estimate(recipe, config)
     if need.gb > gb:
@@ -162,7 +149,7 @@ def refuse(recipe: Recipe, gb: float, config=None) -> None:
 
 
 @contextlib.contextmanager
-def out_of_memory_explained(recipe: Recipe, config=None):
+def out_of_memory_explained(recipe: Recipe, config):
     """Turn torch's OutOfMemoryError in this context into DoesNotFit, with the nearest recipe that fits."""
     import torch
 
@@ -206,30 +193,3 @@ def plot_estimate(estimates: dict[str, Estimate], limit: float | None = None, ax
 def _color(number: int) -> str:
     """Colours for the parts of a run, greys for what comes with every run."""
     return style.color(number) if number < 7 else ("0.55", "0.8")[number - 7]
-
-
-@style.styled
-def plot_growth(recipe: Recipe, lengths=(256, 512, 1024, 2048, 4096, 8192, 16384), ax=None):
-    """Memory over the length of a row, with LoRA and with all weights trained, with and without checkpointing.
-
-    All weights in mixed precision take 16 bytes each: 2 for the weight, 2 for the gradient, 12 for a float32 copy and the
-    optimizer's two numbers.
-    """
-    ax = ax or style.subplots()
-    config = models.config_of(recipe.model)
-    weights = lora.count_projections(config) + (2 - config.tie_word_embeddings) * config.vocab_size * config.hidden_size
-    for number, checkpointing in enumerate((False, True)):
-        settings = [replace(recipe, max_length=n, gradient_checkpointing=checkpointing) for n in lengths]
-        needs, color = [estimate(setting, config) for setting in settings], style.color(number)
-        kind = "checkpointing" if checkpointing else "no checkpointing"
-        ax.plot(lengths, [need.gb for need in needs], color=color, label=f"LoRA, {kind}")
-        full = [16 * weights / GB + need.parts["activations"] + CUDA_GB for need in needs]
-        ax.plot(lengths, full, color=color, linestyle="--", label=f"all weights, {kind}")
-    ax.set(
-        title="Memory over the length of a row (estimate)", xlabel="tokens in a row", ylabel="memory (GB = 2³⁰ bytes)"
-    )
-    ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.set_ylim(0)
-    ax.legend()
-    return ax

@@ -11,20 +11,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from cptlib import lora
-from cptlib import model as models
+from cptlib import lora, models
+from cptlib.errors import ExportError
 from cptlib.recipe import Recipe
-from cptlib.splitting import DIGEST
+from cptlib.rows import DIGEST
+from cptlib.weights import resolve
 
 RECIPE = "recipe.json"  # in every folder written here
 HELD_OUT = "held_out.json"  # the digests of the documents that the model was not trained on
 ADAPTER, WHOLE = "adapter_config.json", "config.json"  # which of them a folder has tells what it holds
 CONVERTER = "convert_hf_to_gguf.py"
 SHARD_BYTES = 2 * 10**9
-
-
-class ExportError(RuntimeError):
-    """A model that cannot be saved, loaded or sent, and the way out."""
 
 
 def save_adapter(model, tokenizer, recipe: Recipe, folder: str | Path, held_out=None) -> Path:
@@ -40,9 +37,9 @@ def save_adapter(model, tokenizer, recipe: Recipe, folder: str | Path, held_out=
     with _fresh(Path(folder), recipe, ADAPTER) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-        config = json.loads((fresh / ADAPTER).read_text())
+        config = json.loads((fresh / ADAPTER).read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = recipe.model  # not where this machine keeps it
-        (fresh / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True))
+        (fresh / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
         (fresh / "README.md").unlink(missing_ok=True)  # peft's empty form
         if held_out is not None:
             (fresh / HELD_OUT).write_text(json.dumps(sorted(set(held_out[DIGEST][:]))), encoding="utf-8")
@@ -126,7 +123,7 @@ def _write_weights(tensors, folder: Path) -> None:
     if len(parts) > 1:
         where = {tensor: name for name, inside in zip(names, parts, strict=True) for tensor in inside}
         index = {"metadata": {"total_size": total}, "weight_map": where}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 @contextmanager
@@ -143,7 +140,7 @@ def _fresh(folder: Path, recipe: Recipe, kind: str):
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         yield fresh
-        (fresh / RECIPE).write_text(json.dumps(asdict(recipe), indent=2))
+        (fresh / RECIPE).write_text(json.dumps(asdict(recipe), indent=2), encoding="utf-8")
         fresh.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
@@ -154,7 +151,7 @@ def _fresh(folder: Path, recipe: Recipe, kind: str):
 def recipe_in(folder: Path) -> Recipe:
     """The recipe that an exported folder was made with; ExportError if it is no such folder."""
     try:
-        return Recipe(**json.loads((folder / RECIPE).read_text()))
+        return Recipe(**json.loads((folder / RECIPE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         raise ExportError(f"{folder} holds no model saved by cptlib (there is no readable {RECIPE} in it).") from None
 
@@ -183,7 +180,7 @@ def load(folder: str | Path):
     if rows and rows != model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(rows, mean_resizing=False)
     config = PeftConfig.from_pretrained(folder)
-    config.base_model_name_or_path, config.inference_mode = models.resolve(recipe.model), False
+    config.base_model_name_or_path, config.inference_mode = resolve(recipe.model), False
     model = lora.train_in_float32(get_peft_model(model, config))  # before the weights come: 16 bits would round them
     model.load_adapter(str(folder), "default", is_trainable=True)
     return model.eval(), AutoTokenizer.from_pretrained(folder)

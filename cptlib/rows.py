@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from cptlib.errors import CorpusError
 
+DIGEST = "digest"  # the column of a split's documents that a saved model keeps of those held out
+
 _CUTS = tuple(
     re.compile(pattern) for pattern in (r"\n\s*\n\s*", r"""[.!?…]["'”’»)\]]*\s+|[。！？]["'”’»」』）]*\s*""", r"\s+")
 )

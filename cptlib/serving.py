@@ -9,9 +9,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-
-class ServingError(RuntimeError):
-    """A server that did not come up, and the way out."""
+from cptlib.errors import ServingError
 
 
 @contextmanager
@@ -28,7 +26,7 @@ def serve(folder: str | Path, patience: float = 300):
     program = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
     options = ["--host", "127.0.0.1", "--port", str(port)]
     log = Path(folder).with_suffix(".server.log")
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         server = subprocess.Popen([*program, *options], stdout=output, stderr=output)
         try:
             _wait(server, f"http://127.0.0.1:{port}", time.monotonic() + patience, log)
@@ -52,5 +50,5 @@ def _wait(server, address: str, until: float, log: Path) -> None:
                 return
         except OSError:
             time.sleep(0.2)
-    said = (log.read_text().strip().splitlines() or ["nothing"])[-1]
+    said = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"])[-1]
     raise ServingError(f"The server did not come up; its last words: {said} (all of them: {log})")

@@ -9,6 +9,8 @@ from queue import SimpleQueue
 
 from wcwidth import iter_graphemes, wcswidth
 
+from cptlib.device import autocast, device_of
+
 # Of what a model's generation_config may hold, these would make another token than the likeliest win.
 GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 
@@ -165,8 +167,6 @@ def stream(
     """
     import torch
     from transformers import StoppingCriteriaList
-
-    from cptlib.model import autocast, device_of
 
     prompt_ids = torch.tensor([_ids_of(prompt, tokenizer)], device=device_of(model))
     sampling = {"do_sample": True, "temperature": temperature} if temperature else GREEDY

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cptlib import checkpoints, estimate, memory, rows, style
-from cptlib.model import best_dtype
+from cptlib.device import best_dtype
+from cptlib.errors import CheckpointError
+from cptlib.paths import OUTPUT_FOLDER
 from cptlib.recipe import Recipe
-
-OUTPUT_FOLDER = "outputs"
 
 
 def training_arguments(recipe: Recipe) -> dict:
@@ -120,7 +120,7 @@ def _seconds_in(checkpoint: Path, data: int) -> float:
     """Seconds of training in a checkpoint; CheckpointError if it was trained on other rows."""
     mark = checkpoints.read_mark(checkpoint)
     if mark.data != data:
-        raise checkpoints.CheckpointError(
+        raise CheckpointError(
             f"{checkpoint} was trained on other documents than these. Bring those back to go on, or remove "
             f"{checkpoint.parent} to begin anew."
         )

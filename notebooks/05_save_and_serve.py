@@ -42,12 +42,10 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from cptlib import card, checks, corpus, evaluate, export, lora, serving, training
-from cptlib import model as models
-from cptlib.recipe import Recipe
+from cptlib import card, checks, corpus, device, export, lora, machine, models, scoring, serving, training
 
 models.quiet()
-recipe = Recipe.for_this_machine()
+recipe = machine.recipe()
 recipe = replace(recipe, documents=min(recipe.documents or 100, 100), held_out=min(recipe.held_out, 20))
 print(f"Recipe {recipe.name!r}, because {recipe.why}.")
 print(f"Model {recipe.model}, corpus {recipe.corpus}: {recipe.documents} documents, {recipe.held_out} held out.")
@@ -66,7 +64,7 @@ model, tokenizer = models.load(recipe)
 documents = corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)
 documents = corpus.add_eos(documents, tokenizer)
 texts = {"held-out documents": documents["held_out"]["text"]}
-before = evaluate.evaluate_domains(FastLanguageModel.for_inference(model), tokenizer, texts, recipe.max_length)
+before = scoring.score_domains(FastLanguageModel.for_inference(model), tokenizer, texts, recipe.max_length)
 model = lora.add_adapters(FastLanguageModel.for_training(model), recipe)
 trainer = training.make_trainer(model, tokenizer, documents["train"], recipe)
 
@@ -140,8 +138,8 @@ axes = training.plot_learning_curve(history)
 # rate, that the first had come to.
 
 # %%
-after = evaluate.evaluate_domains(FastLanguageModel.for_inference(model), tokenizer, texts, recipe.max_length)
-comparison = evaluate.compare(before, after)
+after = scoring.score_domains(FastLanguageModel.for_inference(model), tokenizer, texts, recipe.max_length)
+comparison = scoring.compare(before, after)
 comparison
 
 # %% [markdown]
@@ -195,7 +193,7 @@ for file in sorted(merged.iterdir()):
 import torch
 
 inputs = tokenizer(recipe.prompt, return_tensors="pt").to(model.device)
-with torch.no_grad(), models.autocast(model):
+with torch.no_grad(), device.autocast(model):
     trained = model(**inputs).logits[0, -1].float().softmax(-1).cpu()
 
 # %%
@@ -224,7 +222,7 @@ print(f"greatest difference among {len(trained):,} tokens: {(trained - reloaded)
 
 # %%
 again, _ = export.load(merged)
-rounded = evaluate.evaluate_domains(again, tokenizer, texts, recipe.max_length)
+rounded = scoring.score_domains(again, tokenizer, texts, recipe.max_length)
 for name, scores in (("before training", before), ("trained", after), ("saved in 16 bits", rounded)):
     print(f"{name:18} perplexity of the held-out documents {scores['held-out documents'].perplexity:10.3f}")
 del again

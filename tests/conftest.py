@@ -20,9 +20,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from cptlib import __main__ as program
-from cptlib import corpus
-from cptlib import model as models
+from cptlib import commands, corpus, models
 from cptlib.recipe import Recipe
 
 matplotlib.use("agg")
@@ -121,7 +119,7 @@ def call(monkeypatch, capsys):
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["cptlib", *map(str, words)])
         try:
-            code = program.main()
+            code = commands.main()
         except SystemExit as ended:
             code = ended.code
         return code, *capsys.readouterr()

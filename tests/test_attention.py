@@ -5,8 +5,7 @@ import types
 import pytest
 import torch
 
-from cptlib import attention, checks
-from cptlib import model as models
+from cptlib import attention, checks, models
 
 LENGTHS = (9, 14, 6)
 

@@ -1,6 +1,5 @@
 """Measurements of the tiny model, and what is made of results."""
 
-import argparse
 import json
 import re
 from dataclasses import replace
@@ -9,7 +8,8 @@ from unittest import mock
 
 import pytest
 
-from cptlib import bench, bench_command, lora, memory, model, results, weights
+from cptlib import memory, shapes, weights
+from cptlib.bench import measure, profile, results
 from cptlib.recipe import Recipe
 
 MEASURED = Path(__file__).parent.parent / "notebooks" / "measured"
@@ -22,7 +22,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 def test_a_measurement_counts_real_tokens_and_times_each_step(smoke, capsys):
     seen = []
-    row = bench.measure(replace(smoke, micro_batch=4), steps=2, warm_up=1, before=lambda model, _: seen.append(model))
+    row = measure.measure(replace(smoke, micro_batch=4), steps=2, warm_up=1, before=lambda *given: seen.append(given))
     assert len(row["step_seconds"]) == 2 and len(row["first_seconds"]) == 1 and len(seen) == 1
     assert row["tokens_per_second"] == pytest.approx(row["tokens_per_step"] / row["seconds_per_step"], rel=0.01)
     assert 4 * 50 < row["tokens_per_step"] < 4 * smoke.max_length  # padding is not counted
@@ -34,24 +34,24 @@ def test_a_measurement_counts_real_tokens_and_times_each_step(smoke, capsys):
 def test_making_random_weights_is_no_part_of_a_peak(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setenv("CPTLIB_CACHE", str(tmp_path))
-    monkeypatch.setitem(weights.BUILDERS, "shape:small", lambda folder: seen.append("weights made"))
+    monkeypatch.setitem(weights.BUILDERS, "shape:smollm2-135m", lambda folder: seen.append("weights made"))
     monkeypatch.setattr(memory, "forget_peaks", lambda: seen.append("peaks anew"))
-    monkeypatch.setattr(bench, "_trainer", mock.Mock(side_effect=InterruptedError))
+    monkeypatch.setattr(measure, "prepare", mock.Mock(side_effect=InterruptedError))
     with pytest.raises(InterruptedError):
-        bench.measure(Recipe.parse("smoke,model=shape:small"))
+        measure.measure(Recipe.parse("smoke,model=shape:smollm2-135m"))
     assert seen == ["weights made", "peaks anew"]
 
 
 def test_a_curve_begins_before_training_and_falls(smoke):
-    curve = bench.measure_curve(replace(smoke, max_steps=-1, epochs=4), points=4)["curve"]
+    curve = measure.measure_curve(replace(smoke, max_steps=-1, epochs=4), points=4)["curve"]
     assert curve[0]["step"] == 0 and curve[-1]["step"] == 16
     assert curve[-1]["loss"] < curve[0]["loss"] and curve[-1]["tokens"] > curve[1]["tokens"] > 0
 
 
 def test_a_profile_names_where_the_time_goes(smoke):
-    profile = bench.profile(smoke, steps=1)
-    assert profile["kinds_ms"]["matrix products"] > 0 and profile["launches"] > 100
-    assert profile["gpu_ms"] == pytest.approx(sum(profile["kinds_ms"].values()), abs=1)
+    seen = profile.profile(smoke, steps=1)
+    assert seen["kinds_ms"]["matrix products"] > 0 and seen["launches"] > 100
+    assert seen["gpu_ms"] == pytest.approx(sum(seen["kinds_ms"].values()), abs=1)
 
 
 @pytest.mark.parametrize(
@@ -66,38 +66,35 @@ def test_a_profile_names_where_the_time_goes(smoke):
     ],
 )
 def test_kernels_are_told_apart_by_name(kernel, kind):
-    assert bench.kind_of(kernel) == kind
+    assert profile.kind_of(kernel) == kind
 
 
 def test_plain_is_the_posts_recipe_and_a_shape_is_a_model():
-    assert bench.parse("plain,rank=8") == replace(Recipe.named("post"), rank=8)
-    assert bench.parse("t4", "mistral-7b").model == "shape:mistral-7b"
+    assert measure.parse("plain,rank=8") == replace(Recipe.named("post"), rank=8)
+    assert measure.parse("t4", "mistral-7b").model == "shape:mistral-7b"
     with pytest.raises(ValueError, match="no recipe 'fast'"):
-        bench.parse("fast")
+        measure.parse("fast")
 
 
 def test_plain_without_a_gpu_says_that_it_needs_one():
-    [result] = bench.run(["plain"], shape="smollm2-135m", rounds=1, steps=1)
+    [result] = measure.run(["plain"], shape="smollm2-135m", rounds=1, steps=1)
     assert "plain needs a CUDA GPU, and there is none here" in result["rows"][0]["error"]
 
 
-def test_what_was_measured_is_on_the_disk_when_the_rest_is_cut_short(tmp_path, monkeypatch):
+def test_what_was_measured_is_on_the_disk_when_the_rest_is_cut_short(tmp_path, monkeypatch, call):
     def cut_short_at_the_second(text, *settings):
         if (tmp_path / "bench-cpu.json").exists():
             raise KeyboardInterrupt
         return row(text, 10.0)
 
-    monkeypatch.setattr(bench, "_in_a_process", cut_short_at_the_second)
-    parser = argparse.ArgumentParser()
-    bench_command.add(parser.add_subparsers())
-    with pytest.raises(KeyboardInterrupt):
-        bench_command.run(parser.parse_args(["bench", "smoke", "--to", str(tmp_path)]))
+    monkeypatch.setattr(measure, "_in_a_process", cut_short_at_the_second)
+    assert call("bench", "smoke", "--to", tmp_path)[0] == 130
     assert len(json.loads((tmp_path / "bench-cpu.json").read_text())["rows"]) == 1
 
 
 def test_recipes_take_turns(monkeypatch):
-    monkeypatch.setattr(bench, "_in_a_process", lambda text, *settings: row(text, 10.0))
-    *_, result = bench.run(["post", "t4"], rounds=2)
+    monkeypatch.setattr(measure, "_in_a_process", lambda text, *settings: row(text, 10.0))
+    *_, result = measure.run(["post", "t4"], rounds=2)
     assert [(row["recipe"], row["round"]) for row in result["rows"]] == [("post", 0), ("t4", 0), ("post", 1), ("t4", 1)]
 
 
@@ -111,13 +108,15 @@ def test_the_command_writes_a_table_a_figure_and_json(call, tmp_path):
 
 
 def test_the_arithmetic_of_mistral_7b_is_31_gflop_a_token():
-    flops = bench.flops_per_token(model.config_of("shape:mistral-7b"), Recipe.named("a100"))
-    assert flops == 4 * lora.count_projections(model.config_of("shape:mistral-7b")) + 6 * (335_544_320 + 134_217_728)
+    flops = measure.flops_per_token(weights.config_of("shape:mistral-7b"), Recipe.named("a100"))
+    assert flops == 4 * shapes.count_projections(weights.config_of("shape:mistral-7b")) + 6 * (
+        335_544_320 + 134_217_728
+    )
     assert flops / 1e9 == pytest.approx(31, abs=1)
 
 
 def test_random_documents_are_as_long_as_tinystories():
-    lengths = [len(ids) for ids in bench.random_documents(1000, seed=0)["input_ids"]]
+    lengths = [len(ids) for ids in measure.random_documents(1000, seed=0)["input_ids"]]
     assert sum(lengths) / len(lengths) == pytest.approx(214, rel=0.05) and max(lengths) <= 1000
 
 

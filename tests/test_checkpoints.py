@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cptlib import checkpoints, lora, training
-from cptlib import model as models
-from cptlib.checkpoints import CheckpointError
+from cptlib import checkpoints, lora, models, training
+from cptlib.errors import CheckpointError
 
 # How far the losses of two runs that should be one may be apart. A GPU's sums differ in their last bits from run to run.
 LOSS = 1e-3 if torch.cuda.is_available() else 0.0
@@ -212,11 +211,11 @@ KILLS = textwrap.dedent("""
     from pathlib import Path
     import unsloth, torch
     torch.set_num_threads(1)  # a fork does not take threads along
-    from cptlib import corpus, lora, model, training
+    from cptlib import corpus, lora, models, training
     from cptlib.recipe import Recipe
 
     recipe = replace(Recipe.named("smoke"), epochs=3, max_steps=-1, save_minutes=0)
-    model, tokenizer = model.load(recipe)
+    model, tokenizer = models.load(recipe)
     documents = corpus.add_eos(corpus.split(corpus.read("stories", 12), 4, recipe.seed), tokenizer)
     trainer = training.make_trainer(lora.add_adapters(model, recipe), tokenizer, documents["train"], recipe)
     chance = random.Random(int(sys.argv[2]))

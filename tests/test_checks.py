@@ -9,9 +9,8 @@ from datasets import Dataset
 from transformers import DataCollatorForLanguageModeling
 from trl import pack_dataset
 
-from cptlib import checks, corpus, lora, training
-from cptlib import model as models
-from cptlib.checks import PreflightError
+from cptlib import checks, corpus, lora, models, training
+from cptlib.errors import PreflightError
 
 PASSES = len(checks.LOOKS + checks.TRIALS)
 

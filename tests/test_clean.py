@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cptlib.clean import clean, language
+from cptlib.documents.clean import clean, language
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cptlib import clock as clocks
-from cptlib import model as models
+from cptlib import models
+from cptlib.bench.clock import watch
 
 
 class MadeUpGPU:
@@ -68,7 +68,7 @@ def waiting(gpu):
 def gpu(monkeypatch):
     models.quiet()  # while there is no GPU to be found: the libraries look for one when they load
     gpu = MadeUpGPU()
-    monkeypatch.setattr(clocks, "time", SimpleNamespace(perf_counter=lambda: gpu.now))
+    monkeypatch.setattr("cptlib.bench.clock.time", SimpleNamespace(perf_counter=lambda: gpu.now))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", gpu.synchronize)
     return gpu
@@ -77,7 +77,7 @@ def gpu(monkeypatch):
 @pytest.mark.parametrize("optimizer", [fused, waiting])
 def test_a_step_has_taken_what_the_gpu_needed_for_it(gpu, optimizer):
     trainer = Trainer(gpu=gpu, optimizer=optimizer)
-    clock = clocks.watch(trainer)
+    clock = watch(trainer)
     trainer.train(steps=4)
     assert clock.seconds == [3.5] * 4 and sum(clock.seconds) == gpu.now  # no second of the whole run is missing
     assert clock.tokens == [7] * 4
@@ -85,7 +85,7 @@ def test_a_step_has_taken_what_the_gpu_needed_for_it(gpu, optimizer):
 
 def test_what_is_done_between_steps_is_off_the_clock_to_its_last_kernel(gpu):
     trainer = Trainer(gpu=gpu, optimizer=fused)
-    clock = clocks.watch(trainer)
+    clock = watch(trainer)
     clock.at_step = lambda step, steps: gpu.launch(100.0)
     trainer.train(steps=3)
     assert clock.seconds == [3.5] * 3
@@ -112,7 +112,7 @@ def test_on_a_gpu_a_step_of_known_length_is_timed_right(optimizer, tmp_path):
         logging_steps=1, logging_nan_inf_filter=False, save_strategy="no", report_to="none", disable_tqdm=True,
     )  # fmt: skip
     trainer = Trainer(model=model, args=arguments, train_dataset=[row] * 16, callbacks=[Sleep()])
-    clock = clocks.watch(trainer)
+    clock = watch(trainer)
     trainer.train()
     steady = clock.seconds[3:]
     assert min(steady) > 0.19 and statistics.median(steady) == pytest.approx(0.2, rel=0.1)

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from datasets import Dataset
 
-from cptlib import corpus, formats
-from cptlib.corpus import CorpusError
+from cptlib import corpus
+from cptlib.documents import formats
+from cptlib.errors import CorpusError
 
 
 def words(text):

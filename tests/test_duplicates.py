@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cptlib import duplicates
-from cptlib.clean import clean
+from cptlib.documents import duplicates
+from cptlib.documents.clean import clean
 
 WORDS = [f"word{n}" for n in range(2000)]
 

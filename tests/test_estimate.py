@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cptlib import estimate, lora, memory, results
-from cptlib import model as models
+from cptlib import corpus, estimate, lora, machine, memory, models, run, weights
+from cptlib.bench import results
+from cptlib.errors import DoesNotFit, ModelError
 from cptlib.recipe import Recipe
 
 MEASURED = sorted((Path(__file__).parent.parent / "notebooks" / "measured").glob("memory-*.json"))
@@ -18,7 +19,7 @@ A100 = Recipe.named("a100")
 
 @pytest.mark.parametrize(("name", "row"), RUNS, ids=lambda part: part if isinstance(part, str) else f"{part['gb']} GB")
 def test_the_estimate_is_within_a_tenth_of_the_measured_peak(name, row):
-    predicted = estimate.estimate(Recipe(**row["settings"]), row=row["row"]).gb
+    predicted = machine.estimated(Recipe(**row["settings"]), row=row["row"]).gb
     assert predicted == pytest.approx(row["gb"], rel=0.10)
 
 
@@ -42,12 +43,12 @@ def test_the_measurements_vary_what_the_estimate_depends_on():
     ],
 )
 def test_each_setting_moves_the_estimate_the_right_way(change, more):
-    change_in_gb = estimate.estimate(replace(A100, **change)).gb - estimate.estimate(A100).gb
+    change_in_gb = machine.estimated(replace(A100, **change)).gb - machine.estimated(A100).gb
     assert change_in_gb > 0.2 if more else change_in_gb < -0.2
 
 
 def test_the_parts_are_named_and_add_up():
-    need = estimate.estimate(A100)
+    need = machine.estimated(A100)
     assert sum(need.parts.values()) == need.gb
     assert str(need).splitlines()[-1] == f"{need.gb:6.2f} GB  in all"
 
@@ -71,28 +72,30 @@ def test_what_is_held_is_what_a_model_has(tiny, smoke):
     ],
 )
 def test_the_fastest_setting_that_fits_is_taken_and_says_what_it_gave_up(gb, bits4, checkpointing, gave_up):
-    fitted = A100.fit_to(gb)
+    fitted = machine.fit(A100, gb)
     assert (fitted.load_in_4bit, fitted.gradient_checkpointing) == (bits4, checkpointing)
-    assert estimate.estimate(fitted).gb < gb and gave_up in fitted.why
+    assert machine.estimated(fitted).gb < gb and gave_up in fitted.why
     assert fitted.micro_batch * fitted.accumulation == A100.micro_batch * A100.accumulation
 
 
 def test_where_rows_must_be_split_their_number_a_step_stays():
-    fitted = replace(A100, micro_batch=16, max_length=8192).fit_to(24)
+    fitted = machine.fit(replace(A100, micro_batch=16, max_length=8192), 24)
     assert fitted.micro_batch < 16 and fitted.micro_batch * fitted.accumulation == 16
     assert f"one pass a step ({fitted.accumulation} instead)" in fitted.why
 
 
 def test_where_nothing_fits_it_says_what_it_would_take():
-    with pytest.raises(estimate.DoesNotFit, match=r"cannot be made to fit 8.0 GB: .* needs 1\d.\d GB. Lower rank"):
-        A100.fit_to(8)
+    with pytest.raises(DoesNotFit, match=r"cannot be made to fit 8.0 GB: .* needs 1\d.\d GB. Lower rank"):
+        machine.fit(A100, 8)
 
 
-def test_a_run_that_would_not_fit_is_refused_before_it_is_loaded(monkeypatch):
+def test_a_run_that_would_not_fit_is_refused_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(memory, "available_gb", lambda: 15.0)
-    with pytest.raises(estimate.DoesNotFit) as refusal:
-        models.load_arguments(replace(A100, dtype="bfloat16"))
+    monkeypatch.setattr(corpus, "read", None)
+    monkeypatch.setattr(models, "load", None)
+    with pytest.raises(DoesNotFit) as refusal:
+        run.prepare(replace(A100, dtype="bfloat16"))
     nearest = "with 11.7 GB: replace(recipe, optimizer='adamw_8bit', gradient_checkpointing=True)"
     assert f"needs about 27.1 GB, and there are 15.0 GB. The nearest that fits, {nearest}" in str(refusal.value)
 
@@ -102,8 +105,8 @@ def test_running_out_of_memory_ends_in_a_sentence(monkeypatch):
 
     sentence = r"ran out of the GPU's 26.0 GB. The nearest that fits, with 2[0-9.]+ GB: replace\(recipe, "
     with (
-        pytest.raises(estimate.DoesNotFit, match=sentence),
-        estimate.out_of_memory_explained(A100, models.config_of(A100.model)),
+        pytest.raises(DoesNotFit, match=sentence),
+        estimate.out_of_memory_explained(A100, weights.config_of(A100.model)),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
@@ -117,16 +120,26 @@ def test_the_environment_holds_a_gpu_to_less(monkeypatch):
 
 
 def test_the_estimate_needs_no_network_for_known_models():
-    assert models.config_of("unsloth/mistral-7b-v0.3").hidden_size == 4096
-    with pytest.raises(models.ModelError, match="could not be loaded"):
-        models.config_of("nobody/no-such-model")
+    assert weights.config_of("unsloth/mistral-7b-v0.3").hidden_size == 4096
+    with pytest.raises(ModelError, match="could not be loaded"):
+        weights.config_of("nobody/no-such-model")
+
+
+def test_what_training_would_not_fit_can_still_be_loaded_to_be_used(monkeypatch):
+    """A merged 7B model in 16 bits, on a GPU of 22.5 GB: 14 GB of weights."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(memory, "available_gb", lambda: 22.5)
+    whole = replace(A100, dtype="bfloat16", load_in_4bit=False)
+    assert models.load_arguments(whole)["load_in_4bit"] is False
+    with pytest.raises(DoesNotFit):
+        machine.require_memory(whole)
 
 
 def test_the_figures_name_their_parts_and_axes():
-    ax = estimate.plot_estimate({"a100": estimate.estimate(A100)}, limit=15)
+    ax = estimate.plot_estimate({"a100": machine.estimated(A100)}, limit=15)
     top = max(bar.get_y() + bar.get_height() for bar in ax.patches)
-    assert top == pytest.approx(estimate.estimate(A100).gb) and ax.get_ylabel()
-    ax = estimate.plot_growth(A100)
+    assert top == pytest.approx(machine.estimated(A100).gb) and ax.get_ylabel()
+    ax = machine.plot_growth(A100)
     lora_line, full_line = ax.lines[:2]
     gap = full_line.get_ydata() - lora_line.get_ydata()
     assert min(gap) > 60 and ax.get_xlabel() and ax.get_title(loc="left")

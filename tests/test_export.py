@@ -11,9 +11,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cptlib import export, lora, weights
-from cptlib import model as models
-from cptlib.export import ExportError
+from cptlib import device, export, lora, models, weights
+from cptlib.errors import ExportError
 
 PROMPT = "The little fox found a red boat and"
 VARIANTS = ("tied", "untied", "new tokens", "new tokens, adapters alone", "tied, then trained apart")
@@ -58,7 +57,7 @@ def build(variant, smoke, folder):
 
 
 def logits(model, tokenizer):
-    with torch.no_grad(), models.autocast(model):
+    with torch.no_grad(), device.autocast(model):
         return model(**tokenizer(PROMPT, return_tensors="pt").to(model.device)).logits.float().cpu()
 
 
@@ -83,10 +82,10 @@ FRESH = textwrap.dedent("""
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         found["/".join(folder.parts[-2:])] = logits(model, AutoTokenizer.from_pretrained(folder))
     assert "unsloth" not in sys.modules
-    from cptlib import export, model as models
+    from cptlib import export, models
     for folder in home.glob("*/adapter"):
         model, tokenizer = export.load(folder)
-        found["/".join(folder.parts[-2:])] = logits(model, tokenizer, models.autocast(model))
+        found["/".join(folder.parts[-2:])] = logits(model, tokenizer, device.autocast(model))
     torch.save(found, home / "found.pt")
 """)
 
@@ -153,7 +152,7 @@ def test_a_4_bit_base_is_merged_as_the_adapters_saw_it(cache, smoke, tmp_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    place, recipe = models.resolve(smoke.model), replace(smoke, load_in_4bit=True)
+    place, recipe = weights.resolve(smoke.model), replace(smoke, load_in_4bit=True)
     four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
     model = AutoModelForCausalLM.from_pretrained(place, quantization_config=four_bit, dtype=torch.float32)
     assert any(type(module).__name__ == "Linear4bit" for module in model.modules())

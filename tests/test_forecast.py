@@ -1,6 +1,7 @@
 from dataclasses import replace
 
-from cptlib import corpus, forecast
+from cptlib import corpus
+from cptlib.documents import forecast
 from cptlib.recipe import RECIPES
 
 

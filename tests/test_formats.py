@@ -12,8 +12,9 @@ from conftest import sentence, write_docx, write_epub, write_pdf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cptlib import formats, rows
-from cptlib.formats import READERS, SEPARATOR, Piece, Problem
+from cptlib import rows
+from cptlib.documents import formats
+from cptlib.documents.formats import READERS, SEPARATOR, Piece, Problem
 
 FUZZED = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -17,9 +17,10 @@ from conftest import sentence, write_pdf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cptlib import checks, corpus, forecast, formats, ingest, lora, rows, training
+from cptlib import checks, corpus, lora, rows, training
+from cptlib.documents import forecast, formats
+from cptlib.documents.formats import READERS
 from cptlib.errors import CorpusError
-from cptlib.formats import READERS
 
 WORDS = [f"word{n}" for n in range(3000)]
 
@@ -29,7 +30,7 @@ def write(seed, length=120):
 
 
 def test_a_folder_of_every_format_is_read_and_copies_are_dropped(one_of_each):
-    documents, report = ingest.from_folder(one_of_each)
+    documents, report = corpus.from_folder(one_of_each)
     assert report.files == report.texts == 2 * len(READERS) and report.documents == len(READERS) == len(documents)
     for suffix in READERS:
         [text] = [text for text in documents["text"] if sentence(f"a{suffix}") in text]
@@ -57,7 +58,7 @@ def test_whatever_is_left_out_has_a_line(tmp_path):
     os.symlink(tmp_path / "nowhere.txt", tmp_path / "broken.txt")
     os.mkfifo(tmp_path / "pipe.txt")
     write_pdf(tmp_path / "locked.pdf", "Secret.", password="x")
-    documents, report = ingest.from_folder(tmp_path)
+    documents, report = corpus.from_folder(tmp_path)
     assert len(documents) == 2
     reasons = {left.file: left.reason for left in report.left_out}
     assert reasons == {
@@ -80,16 +81,16 @@ def test_whatever_is_left_out_has_a_line(tmp_path):
 def test_what_is_no_character_stops_nothing(tmp_path):
     """Half a surrogate pair in a text, in a field's name, and a file name that is not UTF-8."""
     (tmp_path / "a.jsonl").write_text('{"text": "half a \\ud800 pair"}\n{"\\ud800": 1}\n')
-    with open(os.fsencode(tmp_path) + b"/caf\xe9.txt", "w") as file:
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.txt", "w", encoding="utf-8") as file:
         file.write("An old file name.")
-    documents, report = ingest.from_folder(tmp_path)
+    documents, report = corpus.from_folder(tmp_path)
     assert documents["text"][:] == ["half a \ufffd pair", "An old file name."]
     assert documents["source"][1] == "caf\\udce9.txt" and "\\ud800" in str(report).encode().decode()
 
 
 def test_rows_bad_for_one_reason_are_one_line_with_a_count(tmp_path):
     (tmp_path / "a.jsonl").write_text(f'{{"text": "{write(1)}"}}\n' + '{"words": "x"}\n' * 1000)
-    _, report = ingest.from_folder(tmp_path)
+    _, report = corpus.from_folder(tmp_path)
     [left] = report.left_out
     assert (left.count, left.where, left.bad) == (1000, "line 2", True)
     assert "1,000 × a.jsonl: no string field" in str(report) and "(first at line 2)" in str(report)
@@ -107,23 +108,23 @@ def test_strict_stops_at_the_first(tmp_path, name, content, message):
     (tmp_path / "b.txt").write_text(write(1))
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CorpusError, match=message):
-        ingest.from_folder(tmp_path, strict=True)
-    assert ingest.from_folder(tmp_path)[1].count("") == 1
+        corpus.from_folder(tmp_path, strict=True)
+    assert corpus.from_folder(tmp_path)[1].count("") == 1
 
 
 def test_duplicates_and_hidden_files_are_no_error_under_strict(tmp_path):
     for name in ("a.txt", "b.txt", ".c.txt"):
         (tmp_path / name).write_text(write(1))
-    documents, report = ingest.from_folder(tmp_path, strict=True)
+    documents, report = corpus.from_folder(tmp_path, strict=True)
     assert len(documents) == 1 and report.count("exact duplicate") == report.count("hidden file") == 1
 
 
 def test_nothing_to_read_is_an_error_with_the_reasons(tmp_path):
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(CorpusError, match=r"holds no text that can be used(.|\n)*a.txt: empty file"):
-        ingest.from_folder(tmp_path)
+        corpus.from_folder(tmp_path)
     with pytest.raises(CorpusError, match="nowhere: there is no such file or folder"):
-        ingest.from_folder(tmp_path / "nowhere")
+        corpus.from_folder(tmp_path / "nowhere")
 
 
 def test_filters_by_language_and_length(tmp_path):
@@ -134,7 +135,7 @@ def test_filters_by_language_and_length(tmp_path):
     (tmp_path / "a.txt").write_text(
         f"\n{formats.SEPARATOR}\n".join([*texts.values(), "Short one.", "the long one " * 99])
     )
-    documents, report = ingest.from_folder(tmp_path, languages={"de"}, shortest=20, longest=1000)
+    documents, report = corpus.from_folder(tmp_path, languages={"de"}, shortest=20, longest=1000)
     assert documents["text"][:] == [texts["de"]]
     assert Counter(left.reason for left in report.left_out) == {
         "in another language (en)": 1,
@@ -147,7 +148,7 @@ def test_near_duplicates_go(tmp_path):
     texts = [write(n) for n in range(60)]
     near = [text.replace(text.split()[60], "other", 1) for text in texts[30:40]]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts + near))
-    documents, report = ingest.from_folder(tmp_path)
+    documents, report = corpus.from_folder(tmp_path)
     assert report.count("near duplicate") == 10 and documents["text"][:] == texts
 
 
@@ -155,7 +156,7 @@ def test_a_long_document_is_cut_and_ends_once(tmp_path, tokenizer):
     stories = corpus.read("stories", 20)["text"]
     (tmp_path / "long.txt").write_text("\n\n".join(stories))
     (tmp_path / "short.txt").write_text("A short one.")
-    documents, _ = ingest.from_folder(tmp_path)
+    documents, _ = corpus.from_folder(tmp_path)
     pieces = corpus.cut(documents, tokenizer, 64)
     assert pieces.column_names == ["text", "ends"]
     long = pieces["text"][:-1]
@@ -178,7 +179,7 @@ def test_pieces_put_together_are_the_document(tokenizer, text, length):
 def test_a_part_of_a_text_too_long_to_hold_has_no_end(tmp_path, monkeypatch, tokenizer):
     monkeypatch.setattr(formats, "LONGEST_PIECE", 2000)
     (tmp_path / "a.txt").write_text("\n\n".join(corpus.read("stories", 20)["text"]))
-    documents, _ = ingest.from_folder(tmp_path)
+    documents, _ = corpus.from_folder(tmp_path)
     assert list(documents["ends"]) == [False] * (len(documents) - 1) + [True] and len(documents) > 5
     assert len(set(documents["document"])) == 1
     assert sum(corpus.cut(documents, tokenizer, 64)["ends"]) == 1
@@ -206,12 +207,12 @@ def test_what_read_gives_can_be_trained_on(tiny, smoke, tmp_path, monkeypatch):
 def test_missing_libraries_are_said_with_the_way_out(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(CorpusError, match=r"needs datasets, ftfy, rensa. Run: pip install 'cptlib\[documents\]'"):
-        ingest.from_folder(tmp_path)
+        corpus.from_folder(tmp_path)
     monkeypatch.undo()
     (tmp_path / "a.html").write_text("x")
     monkeypatch.setitem(sys.modules, "markitdown", None)
     with pytest.raises(CorpusError, match=r"a.html: markitdown is missing. Run: pip install 'cptlib\[documents\]'"):
-        ingest.from_folder(tmp_path)
+        corpus.from_folder(tmp_path)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -226,7 +227,7 @@ def test_a_damaged_folder_gives_a_report_that_adds_up(one_of_each, tmp_path_fact
             content[at : at + 1] = bytes([byte])
         cut = data.draw(st.integers(0, 2 * len(content)))
         (folder / path.name).write_bytes(content[:cut])
-    documents, report = ingest.from_folder(folder)
+    documents, report = corpus.from_folder(folder)
     dropped = sum(
         left.count for left in report.left_out if "duplicate" in left.reason or left.reason == "no text in it"
     )
@@ -238,7 +239,7 @@ def test_a_damaged_folder_gives_a_report_that_adds_up(one_of_each, tmp_path_fact
 def test_a_small_corpus_is_counted_and_a_large_one_estimated(tmp_path, tokenizer, smoke, monkeypatch):
     stories = corpus.read("stories", 32)["text"]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in stories))
-    documents, report = ingest.from_folder(tmp_path)
+    documents, report = corpus.from_folder(tmp_path)
     recipe = replace(smoke, max_steps=-1, held_out=8, max_length=64, micro_batch=2, accumulation=2, epochs=3)
     exact = forecast.forecast(documents, report.lengths, tokenizer, recipe, speed=100)
     assert exact.exact and exact.tokens == sum(len(tokenizer(text)["input_ids"]) + 1 for text in stories)
@@ -281,7 +282,7 @@ def test_the_command_reports_and_writes(one_of_each, tmp_path):
         strict, text = pool.map(lambda ending: run(tmp_path / "texts", *ending), endings)
     assert strict.returncode == 1 and strict.stderr == "bad.txt: empty file.\n"
     assert text.returncode == 0 and "1 × bad.txt: empty file" in text.stdout and "characters" in text.stdout
-    assert "The tokenizer of '/nowhere' could not be loaded" in text.stderr
+    assert "The model '/nowhere' could not be loaded" in text.stderr
     assert not list((tmp_path / "cache").glob("corpus-*"))  # nothing is left on the disk
 
 
@@ -305,7 +306,7 @@ def test_larger_than_memory(tmp_path):
         import resource, sys, time
         from cptlib import ingest
         started = time.perf_counter()
-        documents, report = ingest.from_folder(sys.argv[1])
+        documents, report = corpus.from_folder(sys.argv[1])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(report)
         print(f"{report.characters / 1e9:.2f} GB kept, {time.perf_counter() - started:.0f} s, peak {peak:.2f} GB resident")

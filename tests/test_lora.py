@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cptlib import lora
+from cptlib import lora, shapes
 from cptlib.recipe import Recipe
 
 MISTRAL_7B = SimpleNamespace(
@@ -33,7 +33,7 @@ def test_the_figure_shows_both_scalings_meeting_at_rank_8():
 
 
 def test_mistral_7b_has_the_reference_posts_count():
-    counts = lora.count_from_config(MISTRAL_7B, Recipe.named("a100"))
+    counts = shapes.count_from_config(MISTRAL_7B, Recipe.named("a100"))
     assert sum(counts.values()) == 603_979_776
 
 
@@ -42,7 +42,7 @@ def test_the_count_from_the_config_is_the_models(tiny, smoke, embeddings):
     recipe = replace(smoke, train_embeddings=embeddings)
     model = lora.add_adapters(tiny[0], recipe)
     counts = lora.count_trainable(model)
-    assert {part: counts[part] for part in ("adapters", "embed_tokens", "lm_head")} == lora.count_from_config(
+    assert {part: counts[part] for part in ("adapters", "embed_tokens", "lm_head")} == shapes.count_from_config(
         model.config, recipe
     )
 

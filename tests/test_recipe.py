@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from cptlib import corpus
-from cptlib.recipe import OPTIMIZERS, RECIPES, Recipe, _for_gpu
+from cptlib import corpus, machine
+from cptlib.machine import _for_gpu
+from cptlib.recipe import OPTIMIZERS, RECIPES, Recipe
 
 
 def test_an_unknown_name_lists_the_known_ones():
@@ -17,7 +18,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 def test_the_environment_overrules_the_machine(monkeypatch):
     monkeypatch.setenv("CPTLIB_RECIPE", "t4")
-    recipe = Recipe.for_this_machine()
+    recipe = machine.recipe()
     assert recipe.name == "t4" and "CPTLIB_RECIPE=t4" in recipe.why
 
 
@@ -129,7 +130,7 @@ def test_the_sentence_names_the_choices_on_every_road(change, sentence, monkeypa
     assert str(refused.value) == sentence
     monkeypatch.setenv("CPTLIB_RECIPE", f"laptop,{change}")
     with pytest.raises(ValueError) as refused:
-        Recipe.for_this_machine()
+        machine.recipe()
     assert str(refused.value) == sentence
     code, _, said = call("train", "--recipe", f"smoke,{change}")
     assert code == 2 and said.splitlines()[-1] == sentence
@@ -165,7 +166,7 @@ def test_the_shortest_row_holds_any_character(any_tokenizer):
 
 def test_a_machine_without_a_gpu_gets_laptop_and_a_reason(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    recipe = Recipe.for_this_machine()
+    recipe = machine.recipe()
     assert recipe.name == "laptop" and recipe.why == "there is no CUDA GPU here"
 
 

@@ -4,8 +4,8 @@ import urllib.request
 import pytest
 
 from cptlib import lora, serving
+from cptlib.errors import ServingError
 from cptlib.export import save_merged
-from cptlib.serving import ServingError
 
 
 def test_a_saved_model_answers_and_the_server_ends(tiny, smoke, tmp_path):

@@ -7,8 +7,9 @@ import random
 import pytest
 from datasets import Dataset
 
-from cptlib import corpus, duplicates, ingest, splitting
-from cptlib.corpus import CorpusError
+from cptlib import corpus
+from cptlib.documents import duplicates, splitting
+from cptlib.errors import CorpusError
 
 WORDS = [f"word{n}" for n in range(2000)]
 
@@ -127,7 +128,7 @@ def test_the_same_documents_are_held_out_by_every_road(tmp_path, call):
     folder.mkdir()
     (folder / "all.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     (folder / "long.txt").write_text("\n\n".join(write(n, 20_000) for n in range(100, 110)))
-    read, _ = ingest.from_folder(folder)
+    read, _ = corpus.from_folder(folder)
     assert not all(read["ends"])
     assert call("corpus", folder, "--out", tmp_path / "out.jsonl", "--recipe", "smoke")[0] == 0
     again = corpus.read(str(tmp_path / "out.jsonl"))

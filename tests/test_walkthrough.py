@@ -6,6 +6,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from cptlib import walkthrough
+from cptlib.errors import NotebookError
 
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3"},
@@ -72,6 +73,6 @@ def test_the_page_asks_no_other_machine_for_anything(tmp_path):
 
 def test_a_failing_cell_is_named_and_what_ran_is_kept(tmp_path):
     source = write(tmp_path, "print('so far')", "raise ValueError('the disk is full')")
-    with pytest.raises(RuntimeError, match="a.ipynb stopped: ValueError: the disk is full"):
+    with pytest.raises(NotebookError, match="a.ipynb stopped: ValueError: the disk is full"):
         walkthrough.run(source, tmp_path / "out")
     assert "so far" in (tmp_path / "out" / "a.html").read_text()

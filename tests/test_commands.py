@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from cptlib import checkpoints, cli, corpus
+import cptlib
+from cptlib import checkpoints, commands, corpus
+from cptlib.errors import CptlibError, RecipeError
 from cptlib.export import held_out_digests
 
 RECIPE = "smoke,epochs=2,max_steps=-1,save_minutes=0"
@@ -124,15 +127,50 @@ def test_what_is_wrong_is_said_in_a_sentence(call, words, code, sentence):
     assert got == code and sentence in errors and "Traceback" not in errors
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", [command.__name__ for command in commands.COMMANDS])
 def test_help_teaches_by_examples_and_names_the_exit_codes(call, command):
     code, out, _ = call(command, "--help")
-    assert code == 0 and out.count(f"python -m cptlib {command}") >= 3 and "Exit codes: 0" in out and "--json" in out
+    assert code == 0 and out.count(f"cptlib {command} ") >= 3 and "Exit codes: 0" in out and "--json" in out
 
 
-def test_an_interrupt_exits_with_130(call, monkeypatch):
-    def interrupted(arguments):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["train", "--recepie", "smoke"], 2, "--recepie"),
+        (["generate"], 2, "MODEL"),
+        (["generate", "smoke", "--new-tokens", "-3"], 2, "--new-tokens"),
+        (["generate", "smoke", "--temperature", "-1"], 2, "--temperature"),
+        (["bench", "smoke", "--rounds", "0"], 2, "--rounds"),
+        (["export", "x", "--to", "y", "--gguf", "q1"], 2, "--gguf"),
+        (["run", "no_such.ipynb"], 2, "There is no notebook no_such.ipynb"),
+        (["corpus", ".", "--recipe", "lapdog"], 2, "There is no recipe 'lapdog'"),
+        (["traim"], 2, "traim"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence_and_loads_nothing(words, code, sentence, tmp_path):
+    program = [sys.executable, "-X", "importtime", "-m", "cptlib", *words]
+    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    said = [line for line in ended.stderr.splitlines() if not line.startswith("import time:")]
+    assert ended.returncode == code and sentence.lower() in " ".join(said).lower() and len(said) == 1
+    assert " torch\n" not in ended.stderr
 
-    monkeypatch.setitem(cli.COMMANDS, "generate", interrupted)
-    assert call("generate", "smoke")[0] == 130
+
+def test_the_version_is_the_packages(call):
+    assert call("--version")[:2] == (0, f"{cptlib.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted."),
+        (PermissionError(13, "Permission denied", "outputs"), 1, "outputs"),
+        (OSError(28, "No space left on device"), 1, "No space left"),
+        (ModuleNotFoundError("No module named 'torch'"), 1, "pip install 'cptlib[train]'"),
+        (CptlibError("Something is off: mend it."), 1, "Something is off: mend it."),
+        (RecipeError("rank=0"), 2, "rank=0"),
+    ],
+)
+def test_whatever_a_command_meets_ends_in_a_sentence(call, monkeypatch, error, code, sentence):
+    monkeypatch.setattr("cptlib.recipe.Recipe.parse", mock.Mock(side_effect=error))
+    got, out, said = call("train", "--recipe", "smoke", "--json")
+    assert got == code and sentence in said and out == "" and "Traceback" not in said

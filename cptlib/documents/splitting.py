@@ -4,10 +4,9 @@ import unicodedata
 from collections.abc import Iterator
 from hashlib import blake2b
 
-from cptlib import duplicates
+from cptlib.documents import duplicates
 from cptlib.errors import CorpusError
-
-DIGEST = "digest"  # the column that `split` adds, and what a saved model keeps of its held-out documents
+from cptlib.rows import DIGEST
 
 
 def split(dataset, held_out: int, seed: int):

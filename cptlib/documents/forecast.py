@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from cptlib import model as models
 from cptlib import style
 from cptlib.recipe import Recipe
 
@@ -35,20 +34,6 @@ class Forecast:
             return out + "time: no speed is known for this recipe; give one in tokens per second"
         minutes = f"{self.seconds / 60:,.0f} minutes" if self.seconds > 90 else f"{self.seconds:.0f} seconds"
         return out + f"training: about {minutes}, at the speed measured on {self.measured_on}"
-
-
-def tokenizer_for(recipe: Recipe):
-    """The recipe's tokenizer without its model. Raises ModelError where it cannot be had."""
-    models.quiet_loggers()
-    from transformers import AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        return AutoTokenizer.from_pretrained(models.resolve(recipe.model))
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        raise models.ModelError(f"The tokenizer of {recipe.model!r} could not be loaded ({reason}).") from error
 
 
 def forecast(documents, lengths: Sequence[int], tokenizer, recipe: Recipe, speed: float | None = None) -> Forecast:

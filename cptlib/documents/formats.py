@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from cptlib.decoding import DAMAGED_GZIP, SAMPLE, TextFile, Unreadable, encoding_of
+from cptlib.documents.decoding import DAMAGED_GZIP, SAMPLE, TextFile, Unreadable, encoding_of
 from cptlib.rows import cut_before
 
 SEPARATOR = "<|endoftext|>"  # a line of its own between the documents of a .txt file, as in TinyStories' files

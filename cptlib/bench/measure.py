@@ -9,18 +9,19 @@ import io
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import date
 
-from cptlib import clock as clocks
-from cptlib import corpus, lora, memory, training
-from cptlib import model as models
-from cptlib import plain as plain_steps
+from cptlib import memory, shapes
+from cptlib.bench import baseline
+from cptlib.bench.clock import now, watch
+from cptlib.device import best_dtype, device_of
 from cptlib.recipe import SHAPE, Recipe
+from cptlib.run import Run, prepare
+from cptlib.weights import config_of, resolve
 
 PLAIN = "plain"  # recipe `post` on transformers, peft and trl alone
 WARM_UP = 3  # steps left out of every timing: they compile kernels and fill torch's memory pool
@@ -65,7 +66,7 @@ def here(text: str, shape: str | None, steps: int, curve: bool) -> dict:
 
 
 def _in_a_process(text: str, shape: str | None, steps: int, curve: bool, gb: float | None) -> dict:
-    command = [sys.executable, "-m", "cptlib", "bench", text, "--here", "--steps", str(steps)]
+    command = [sys.executable, "-m", "cptlib", "bench", text, "--here", "--json", "--steps", str(steps)]
     command += ["--shape", shape] * bool(shape) + ["--curve"] * curve
     environment = os.environ | ({"CPTLIB_GPU_GB": str(gb)} if gb else {})
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -96,13 +97,11 @@ def _versions() -> dict[str, str]:
 
 def measure(recipe: Recipe, steps: int = 8, warm_up: int = WARM_UP, plain: bool = False, before=None) -> dict:
     """Train `warm_up` steps by a recipe, then time `steps` more; one row's numbers. plain: without unsloth. before: called
-    with the model and the tokenizer ahead of training."""
-    models.resolve(recipe.model)  # random weights are made now, so that the peak is not theirs
-    memory.forget_peaks()
+    with the model, the tokenizer and the documents ahead of the adapters."""
     recipe = replace(recipe, max_steps=warm_up + steps)
-    with _silence():
-        trainer, _ = _trainer(recipe, plain, before)
-        clock = clocks.watch(trainer)
+    with silence():
+        trainer = prepared(recipe, plain, before).trainer
+        clock = watch(trainer)
         trainer.train()
     return row(trainer, recipe, clock.seconds[warm_up:], clock.tokens[warm_up:]) | {
         "first_seconds": clock.seconds[:warm_up]
@@ -132,10 +131,10 @@ def measure_curve(recipe: Recipe, plain: bool = False, points: int = 20) -> dict
 
     The clock stands still while the loss is measured.
     """
-    with _silence():
-        trainer, held_out = _trainer(recipe, plain)
-    batches = _padded_batches(held_out, trainer.processing_class, recipe)
-    clock, curve = clocks.watch(trainer), []
+    with silence():
+        run = prepared(recipe, plain)
+    trainer, batches = run.trainer, _padded_batches(run.documents["held_out"], run.tokenizer, recipe)
+    clock, curve = watch(trainer), []
 
     def note(step: int, steps: int):
         if step % max(steps // points, 1) == 0 or step == steps:
@@ -144,66 +143,9 @@ def measure_curve(recipe: Recipe, plain: bool = False, points: int = 20) -> dict
 
     clock.at_step = note
     start = _loss(trainer, batches)
-    with _silence():
+    with silence():
         trainer.train()
     return {"curve": [{"step": 0, "seconds": 0.0, "tokens": 0, "loss": start}, *curve], "settings": settings(recipe)}
-
-
-KINDS = {  # what a GPU kernel does, by a piece of its name; the first that matches counts
-    "attention": "flash|fmha|attention",
-    "matrix products": "gemm|nvjet|cutlass|xmma|cublas|splitk|aten::.*mm",
-    "4-bit weights to 16 bits": "quant",
-    "optimizer": "optimizer|adam|multi_tensor",
-    "copies between CPU and GPU": "memcpy htod|memcpy dtoh",
-    "everything else: casts, sums, norms": "",
-}
-
-
-def kind_of(kernel: str) -> str:
-    """What a kernel of that name does, in the words of KINDS."""
-    return next(kind for kind, pattern in KINDS.items() if re.search(pattern, kernel, re.IGNORECASE))
-
-
-def profile(recipe: Recipe, steps: int = 2) -> dict:
-    """Where a step's time goes: wall clock and GPU work in ms a step, the work by kind, and the 25 longest kernels.
-
-    Without a GPU: the operations of the CPU.
-    """
-    import torch
-    from torch.profiler import ProfilerActivity
-
-    gpu = torch.cuda.is_available()
-    recipe = replace(recipe, max_steps=WARM_UP + steps)
-    with _silence():
-        trainer, _ = _trainer(recipe)
-    clock = clocks.watch(trainer)
-    profiler = torch.profiler.profile(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU])
-    clock.at_step = lambda step, _: {WARM_UP: profiler.start, WARM_UP + steps: profiler.stop}.get(step, lambda: None)()
-    with _silence():
-        trainer.train()
-    return {**summary(profiler, clock, steps), "settings": settings(recipe)}
-
-
-def summary(profiler, clock: clocks.Clock, steps: int) -> dict:
-    """What a profiler saw in the last `steps` steps of `clock`."""
-    import torch
-    from torch.autograd import DeviceType
-
-    events = profiler.key_averages()
-    kernels = [(e.key, e.self_device_time_total, e.count) for e in events if e.device_type == DeviceType.CUDA]
-    kernels = kernels if torch.cuda.is_available() else [(e.key, e.self_cpu_time_total, e.count) for e in events]
-    kinds = dict.fromkeys(KINDS, 0.0)
-    for name, microseconds, _ in kernels:
-        kinds[kind_of(name)] += microseconds / 1000 / steps
-    longest = sorted(kernels, key=lambda kernel: -kernel[1])[:25]
-    return {
-        "wall_ms": round(1000 * sum(clock.seconds[-steps:]) / steps, 1),
-        "gpu_ms": round(sum(kinds.values()), 1),
-        "kinds_ms": {kind: round(ms, 1) for kind, ms in kinds.items()},
-        "launches": round(sum(calls for _, _, calls in kernels) / steps),
-        "kernels": [{"name": n[:120], "ms": round(us / 1000 / steps, 2), "calls": c // steps} for n, us, c in longest],
-        "tokens_per_step": round(sum(clock.tokens[-steps:]) / steps),
-    }
 
 
 def settings(recipe: Recipe) -> dict:
@@ -211,26 +153,20 @@ def settings(recipe: Recipe) -> dict:
     return {name: value for name, value in asdict(recipe).items() if name not in ("prompt", "why", "temperature")}
 
 
-def _silence():
+def silence():
     """A context in which nothing is printed: measurements speak for themselves."""
     return contextlib.redirect_stdout(io.StringIO())
 
 
-def _trainer(recipe: Recipe, plain: bool = False, before=None):
-    """(trainer, held-out documents) of a recipe, by this library's own steps or without them."""
-    if not plain:
-        models.quiet()
-    model, tokenizer = (plain_steps if plain else models).load(recipe)
-    if before:
-        before(model, tokenizer)
+def prepared(recipe: Recipe, plain: bool = False, before=None) -> Run:
+    """The Run of a recipe, by this library's own steps or (plain) by those of the baseline; of a shape, on random documents."""
+    resolve(recipe.model)  # random weights are made now, so that the peak is not theirs
+    memory.forget_peaks()
+    documents = None
     if recipe.model.startswith(SHAPE):
-        train = held_out = random_documents(model.config.vocab_size, recipe.seed)
-    else:
-        parts = corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)
-        train, held_out = corpus.add_eos(parts, tokenizer).values()
-    if plain:
-        return plain_steps.make_trainer(model, tokenizer, train, recipe), held_out
-    return training.make_trainer(lora.add_adapters(model, recipe), tokenizer, train, recipe), held_out
+        drawn = random_documents(config_of(recipe.model).vocab_size, recipe.seed)
+        documents = {"train": drawn, "held_out": drawn}
+    return (baseline.prepare if plain else prepare)(recipe, documents, before)
 
 
 def random_documents(vocabulary: int, seed: int, number: int = 1000):
@@ -264,9 +200,7 @@ def _loss(trainer, batches: list[dict]) -> float:
     for batch in batches:
         predicted = int((batch["labels"][:, 1:] != -100).sum())
         with torch.no_grad(), trainer.compute_loss_context_manager():
-            loss = trainer.model(
-                **{name: part.to(models.device_of(trainer.model)) for name, part in batch.items()}
-            ).loss
+            loss = trainer.model(**{name: part.to(device_of(trainer.model)) for name, part in batch.items()}).loss
         nats, tokens = nats + loss.item() * predicted, tokens + predicted
     return nats / tokens
 
@@ -276,9 +210,9 @@ def flops_per_token(config, recipe: Recipe) -> int:
     passes the gradient on), 6 for a trained one, which has a gradient of its own. What checkpointing computes twice is
     not counted, nor attention's own products, under 2% for documents of some 200 tokens.
     """
-    counts = lora.count_from_config(config, recipe)
+    counts = shapes.count_from_config(config, recipe)
     head = config.vocab_size * config.hidden_size  # the embedding is looked up, not multiplied
-    return 4 * lora.count_projections(config) + 6 * counts["adapters"] + (6 if recipe.train_embeddings else 4) * head
+    return 4 * shapes.count_projections(config) + 6 * counts["adapters"] + (6 if recipe.train_embeddings else 4) * head
 
 
 def matmul_flops(repeats: int = 20) -> float:
@@ -286,11 +220,11 @@ def matmul_flops(repeats: int = 20) -> float:
     import torch
 
     gpu = torch.cuda.is_available()
-    size, device, dtype = (8192, "cuda", getattr(torch, models.best_dtype())) if gpu else (1024, "cpu", torch.float32)
+    size, device, dtype = (8192, "cuda", getattr(torch, best_dtype())) if gpu else (1024, "cpu", torch.float32)
     a, b = torch.randn(2, size, size, device=device, dtype=dtype)
     for _ in range(3):
         a @ b
-    started = clocks.now()
+    started = now()
     for _ in range(repeats):
         a @ b
-    return repeats * 2 * size**3 / (clocks.now() - started)
+    return repeats * 2 * size**3 / (now() - started)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cptlib import estimate, style
 from cptlib.recipe import SHAPE, Recipe
+from cptlib.weights import config_of
 
 
 def save(result: dict, folder: Path, kind: str = "bench") -> Path:
@@ -15,7 +16,7 @@ def save(result: dict, folder: Path, kind: str = "bench") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     device = "-".join(result["device"].lower().replace("nvidia", "").split())
     file = folder / f"{kind}-{device}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return file
 
 
@@ -141,7 +142,7 @@ def predicted_and_measured(rows: list[dict]):
     lines = []
     for row in rows:
         recipe = Recipe(**row["settings"])
-        predicted = estimate.estimate(recipe, row=row["row"]).gb
+        predicted = estimate.estimate(recipe, config_of(recipe.model), row["row"]).gb
         lines.append(
             {
                 "model": recipe.model.removeprefix(SHAPE),
@@ -175,7 +176,7 @@ def time_to_loss(result: dict) -> str:
 
 def committed(name: str) -> dict:
     """What notebooks/measured/<name>.json holds: of this checkout, or of the repository where the package stands alone."""
-    path = Path(__file__).parent.parent / "notebooks" / "measured" / f"{name}.json"
+    path = Path(__file__).parent.parent.parent / "notebooks" / "measured" / f"{name}.json"
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
     from importlib.metadata import metadata

@@ -3,11 +3,11 @@
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from cptlib import style
-
-DOMAINS = Path(__file__).parent / "data" / "domains.jsonl"  # what they are: README.md beside it
+from cptlib.device import autocast, device_of
+from cptlib.errors import CorpusError
+from cptlib.paths import DOMAINS_FILE
 
 
 @dataclass(frozen=True)
@@ -34,27 +34,25 @@ class Score:
         return self.nats / math.log(2) / self.bytes
 
 
-def evaluate(model, tokenizer, texts: list[str], max_length: int = 512) -> Score:
+def score(model, tokenizer, texts: list[str], max_length: int = 512) -> Score:
     """Score `texts`, each predicted from its own beginning, in windows of `max_length` tokens.
 
     One window at a time, so the logits take max_length × vocabulary numbers and no more. An EOS at the end of a text
     is predicted like any token. The first token of a window is not predicted and not counted. The model must be in
     inference mode.
     """
-    scores = [
+    windows = [
         _score_window(model, tokenizer, ids[start : start + max_length])
         for ids in tokenizer(list(texts))["input_ids"]
         for start in range(0, len(ids) - 1, max_length)
     ]
-    if not scores:
-        raise ValueError("There is no text to evaluate: every one has fewer than two tokens.")
-    return Score(*(sum(getattr(score, field) for score in scores) for field in ("nats", "tokens", "bytes")))
+    if not windows:
+        raise CorpusError("There is no text to evaluate: every one has fewer than two tokens.")
+    return Score(*(sum(getattr(window, field) for window in windows) for field in ("nats", "tokens", "bytes")))
 
 
 def _score_window(model, tokenizer, ids: list[int]) -> Score:
     import torch
-
-    from cptlib.model import autocast, device_of
 
     row = torch.tensor([ids], device=device_of(model))
     with torch.no_grad(), autocast(model):
@@ -70,15 +68,15 @@ def domains(held_out: list[str]) -> dict[str, list[str]]:
     3,600 tokens in SmolLM2's vocabulary.
     """
     texts = {"held-out documents": list(held_out)}
-    with DOMAINS.open(encoding="utf-8") as file:
+    with DOMAINS_FILE.open(encoding="utf-8") as file:
         for row in map(json.loads, file):
             texts.setdefault(row["domain"], []).append(row["text"])
     return texts
 
 
-def evaluate_domains(model, tokenizer, texts: dict[str, list[str]], max_length: int = 512) -> dict[str, Score]:
+def score_domains(model, tokenizer, texts: dict[str, list[str]], max_length: int = 512) -> dict[str, Score]:
     """The Score of each domain of `texts`."""
-    return {domain: evaluate(model, tokenizer, some, max_length) for domain, some in texts.items()}
+    return {domain: score(model, tokenizer, some, max_length) for domain, some in texts.items()}
 
 
 def compare(before: dict[str, Score], after: dict[str, Score]):

@@ -1,8 +1,20 @@
 """Recipe `post` without unsloth, as the pages of transformers, peft and trl show it: the baseline that `bench` measures."""
 
-from cptlib import model as models
-from cptlib import training
+from cptlib import corpus, rows, training
+from cptlib.device import best_dtype
+from cptlib.errors import ModelError
 from cptlib.recipe import PROJECTIONS, Recipe
+from cptlib.run import Run
+from cptlib.weights import resolve
+
+
+def prepare(recipe: Recipe, documents=None, before=None) -> Run:
+    """As `run.prepare`, without unsloth."""
+    documents = documents or corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)
+    model, tokenizer = load(recipe)
+    if before:
+        before(model, tokenizer, documents)
+    return Run(recipe, model, tokenizer, documents, make_trainer(model, tokenizer, documents["train"], recipe))
 
 
 def load(recipe: Recipe):
@@ -10,12 +22,10 @@ def load(recipe: Recipe):
     import torch
 
     if not torch.cuda.is_available():
-        raise models.ModelError(
-            "plain needs a CUDA GPU, and there is none here: trl computes its loss in a GPU kernel."
-        )
+        raise ModelError("plain needs a CUDA GPU, and there is none here: trl computes its loss in a GPU kernel.")
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    dtype, folder = getattr(torch, recipe.dtype or models.best_dtype()), models.resolve(recipe.model)
+    dtype, folder = getattr(torch, recipe.dtype or best_dtype()), resolve(recipe.model)
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
@@ -26,10 +36,13 @@ def load(recipe: Recipe):
 
 
 def make_trainer(model, tokenizer, documents, recipe: Recipe):
-    """An `SFTTrainer` for `documents`, with adapters on `model`; one learning rate for all."""
+    """An `SFTTrainer` for `documents` with a column `text` (or `input_ids`), with adapters on `model`; one learning rate for
+    all. Documents are cut and marked as everywhere (`rows.tokenize`)."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from trl import SFTConfig, SFTTrainer
 
+    if "input_ids" not in documents.column_names:
+        documents = rows.tokenize(documents, tokenizer, recipe.max_length)
     if recipe.load_in_4bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=bool(recipe.gradient_checkpointing))
     adapters = LoraConfig(
@@ -46,6 +59,6 @@ def make_trainer(model, tokenizer, documents, recipe: Recipe):
     return SFTTrainer(
         model=get_peft_model(model, adapters),
         processing_class=tokenizer,
-        train_dataset=documents,
+        train_dataset=documents.select_columns("input_ids"),
         args=SFTConfig(**arguments),
     )

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from cptlib import clean, duplicates, formats
+from cptlib.documents import clean, duplicates, formats
+from cptlib.documents.formats import Piece, Problem
 from cptlib.errors import CorpusError
-from cptlib.formats import Piece, Problem
-from cptlib.weights import cache_folder
+from cptlib.paths import cache_folder
 
 INSTALL = "pip install 'cptlib[documents]'"
 BATCH = 500  # texts fingerprinted and written at once

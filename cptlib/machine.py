@@ -1,0 +1,87 @@
+"""Which recipe suits this machine, and which setting of it fits so much memory."""
+
+import os
+from dataclasses import replace
+
+from cptlib import estimate, memory, shapes, style
+from cptlib.memory import GB
+from cptlib.recipe import RECIPES, Recipe
+from cptlib.weights import config_of
+
+
+def recipe() -> Recipe:
+    """The recipe that suits the hardware; the environment variable CPTLIB_RECIPE overrules. Imports torch."""
+    if asked := os.environ.get("CPTLIB_RECIPE"):
+        return replace(Recipe.parse(asked), why=f"CPTLIB_RECIPE={asked} asks for it")
+    import torch
+
+    if not torch.cuda.is_available():
+        return replace(RECIPES["laptop"], why="there is no CUDA GPU here")
+    gpu, gb = torch.cuda.get_device_properties(0), memory.available_gb()
+    chosen = _for_gpu(gpu.name, gb, bf16=gpu.major >= 8)
+    if not chosen.packing:
+        return chosen
+    fitted = fit(chosen, gb)
+    return replace(fitted, why=f"{chosen.why}; {fitted.why}")
+
+
+def estimated(recipe: Recipe, row: int | None = None) -> estimate.Estimate:
+    """The memory that training by `recipe` will need on a GPU, its model's config looked up (`estimate.estimate`)."""
+    return estimate.estimate(recipe, config_of(recipe.model), row)
+
+
+def fit(recipe: Recipe, gb: float) -> Recipe:
+    """The fastest setting of `recipe` for a GPU with so many GB; `why` says what it gave up (`estimate.fit`).
+
+    Raises DoesNotFit, with what the least setting needs.
+    """
+    return estimate.fit(recipe, gb, config_of(recipe.model))
+
+
+def require_memory(recipe: Recipe, gb: float | None = None) -> None:
+    """Raise DoesNotFit, with the nearest recipe that fits, where training by `recipe` needs more than the GPU has.
+
+    gb: GB to fit in, in place of what this GPU has; without a GPU nothing is known beforehand, and nothing is refused. Loads
+    no weights.
+    """
+    gb = memory.available_gb() if gb is None else gb
+    if gb < float("inf"):
+        estimate.refuse(recipe, gb, config_of(recipe.model))
+
+
+def _for_gpu(gpu: str, gb: float, bf16: bool) -> Recipe:
+    """The recipe for a GPU of so many GB (2**30 bytes), and whether it computes in bfloat16."""
+    if gb < 14:
+        why = f"the {gpu} has {gb:.0f} GB of memory, and a 7B model needs 14 GB to train: the small model instead"
+        return replace(RECIPES["laptop"], why=why)
+    if gb < 35 or not bf16:
+        return replace(RECIPES["t4"], why=f"the {gpu} has {gb:.0f} GB of memory" + (" and no bfloat16" * (not bf16)))
+    return replace(RECIPES["a100"], why=f"the {gpu} has {gb:.0f} GB of memory and computes in bfloat16")
+
+
+@style.styled
+def plot_growth(recipe: Recipe, lengths=(256, 512, 1024, 2048, 4096, 8192, 16384), ax=None):
+    """Memory over the length of a row, with LoRA and with all weights trained, with and without checkpointing.
+
+    All weights in mixed precision take 16 bytes each: 2 for the weight, 2 for the gradient, 12 for a float32 copy and the
+    optimizer's two numbers.
+    """
+    ax, config = ax or style.subplots(), config_of(recipe.model)
+    weights = (
+        shapes.count_projections(config) + (2 - config.tie_word_embeddings) * config.vocab_size * config.hidden_size
+    )
+    for number, checkpointing in enumerate((False, True)):
+        settings = [replace(recipe, max_length=n, gradient_checkpointing=checkpointing) for n in lengths]
+        needs, color = [estimate.estimate(setting, config) for setting in settings], style.color(number)
+        kind = "checkpointing" if checkpointing else "no checkpointing"
+        ax.plot(lengths, [need.gb for need in needs], color=color, label=f"LoRA, {kind}")
+        full = [16 * weights / GB + need.parts["activations"] + estimate.CUDA_GB for need in needs]
+        ax.plot(lengths, full, color=color, linestyle="--", label=f"all weights, {kind}")
+    ax.set(
+        title="Memory over the length of a row (estimate)", xlabel="tokens in a row", ylabel="memory (GB = 2³⁰ bytes)"
+    )
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.set_ylim(0)
+    ax.legend()
+    return ax
