@@ -64,7 +64,7 @@ site: .venv/ready
 lint: .venv/ready
 	@echo "Checking the style"
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
-	@$(BIN)/lint-imports --no-logo >build/layers.txt 2>&1 || { cat build/layers.txt; exit 1; }
+	@$(BIN)/lint-imports --no-cache >.venv/layers 2>&1 || { cat .venv/layers; exit 1; }
 
 # Both files of each pair from the newer one
 sync: .venv/ready
