@@ -7,12 +7,9 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from cptlib.pieces import Problem, Unreadable
+
 DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
-
-
-class Unreadable(ValueError):
-    """A file that no reader can make text of; its message says why in a few words."""
-
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -85,3 +82,8 @@ class TextFile:
         if self.encoding not in ("utf-8", "utf-8-sig"):
             self.replaced += text.count("\ufffd")
         return text
+
+
+def notes(text: TextFile) -> Iterator[Problem]:
+    if text.replaced:
+        yield Problem(f"{text.replaced} places are not {text.encoding}; they were read as \ufffd")
