@@ -38,8 +38,12 @@ def _read_file(path: Path) -> list[str]:
     texts = []
     for found in formats.read(path):
         if isinstance(found, formats.Problem):
-            raise CorpusError(f"{path}{', ' * bool(found.where)}{found.where}: {found.reason}.")
-        texts.append(found.text.strip())
+            message = f"{path}{', ' * bool(found.where)}{found.where}: {found.reason}."
+            if found.bad:
+                raise CorpusError(message)
+            print(message)
+        else:
+            texts.append(found.text.strip())
     if not any(texts):
         raise CorpusError(f"{path}: it holds no text. Put at least two documents in it.")
     return list(filter(None, texts))

@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -19,54 +20,63 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\x1b"))
+_NOT_ASCII = bytes(range(128, 256))
+_STRANGE = re.compile("[\udc80-\udcff]")  # what a byte that is not UTF-8 becomes under "surrogateescape"
 SAMPLE = 1 << 16  # bytes from which the encoding is guessed
 
 
-def encoding_of(stream: BinaryIO) -> str:
-    """The encoding of a text: by its byte order mark, UTF-8 where all of it is, else the likeliest by charset-normalizer.
+def encoding_of(stream: BinaryIO) -> tuple[str, int]:
+    """The encoding of a text, and how many of its bytes do not fit it where it is UTF-8 (None of another is counted here).
 
-    The stream is back at its beginning afterwards. Raises Unreadable for what is no text.
+    By its byte order mark; UTF-8 where that fits all of it, or far more of it than not: a byte pasted in from elsewhere,
+    or an end cut off within a character, changes no file's encoding; else the likeliest by charset-normalizer. The stream
+    is back at its beginning afterwards. Raises Unreadable for what is no text.
     """
     head = stream.read(SAMPLE)
     stream.seek(0)
-    if marked := [encoding for mark, encoding in _MARKS if head.startswith(mark)]:
-        return marked[0]
+    marked = next((encoding for mark, encoding in _MARKS if head.startswith(mark)), "")
+    if marked and marked != "utf-8-sig":
+        return marked, 0
     if len(head) - len(head.translate(None, _CONTROL)) > len(head) / 100:
         raise Unreadable("binary, not text")
-    strange = _first_not_utf8(stream)
-    if strange is None:
-        return "utf-8"
+    fitting, strange, cut, line = _survey(stream)
+    if marked or not strange + cut or fitting > 3 * strange:
+        return marked or "utf-8", strange + cut
     from charset_normalizer import from_bytes
 
-    best = from_bytes(head[: SAMPLE // 2] + strange).best()
+    stream.seek(line)
+    best = from_bytes(stream.read(SAMPLE)).best()
+    stream.seek(0)
     if best is None:
         raise Unreadable("binary, or text in an encoding that could not be told")
-    return best.encoding
+    return best.encoding, 0
 
 
-def _first_not_utf8(stream: BinaryIO) -> bytes | None:
-    """The bytes around the first that are not UTF-8, None where all are."""
-    decoder, before = codecs.getincrementaldecoder("utf-8")(), b""
+def _survey(stream: BinaryIO) -> tuple[int, int, bool, int]:
+    """How well UTF-8 fits: (characters of several bytes, bytes that are no character, whether the end cuts a character off,
+    where the line of the first strange byte begins)."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    fitting = strange = line = at = 0
     try:
         while block := stream.read(1 << 20):
-            decoder.decode(block)
-            before = block
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        block = block or before
-        return block[max(error.start - 1000, 0) : error.start + SAMPLE // 2]
+            text = decoder.decode(block)
+            found = len(_STRANGE.findall(text))
+            if found and not strange:
+                line = at + len(text[: _STRANGE.search(text).start()].rpartition("\n")[0].encode())
+            fitting += len(text) - len(block.translate(None, _NOT_ASCII)) - found
+            strange, at = strange + found, at + len(block)
+        return fitting, strange, bool(decoder.decode(b"", final=True)), line
     except DAMAGED_GZIP:
-        return None  # what lies before the damage can be read
+        return fitting, strange, False, line  # what lies before the damage can be read
     finally:
         stream.seek(0)
-    return None
 
 
 class TextFile:
     """A text stream in the file's own encoding. Bytes that are none of it become U+FFFD, and `replaced` counts them."""
 
     def __init__(self, stream: BinaryIO, newline: str | None = None):
-        self.encoding, self.replaced = encoding_of(stream), 0
+        self.encoding, self.replaced = encoding_of(stream)
         self.stream = io.TextIOWrapper(stream, self.encoding, errors="replace", newline=newline)
 
     def blocks(self, size: int) -> Iterator[str]:
@@ -85,5 +95,7 @@ class TextFile:
 
 
 def notes(text: TextFile) -> Iterator[Problem]:
+    """What is to be said of a text file that was read."""
     if text.replaced:
-        yield Problem(f"{text.replaced} places are not {text.encoding}; they were read as \ufffd")
+        encoding = text.encoding.removesuffix("-sig")
+        yield Problem(f"{text.replaced} places are not {encoding}; they were read as \ufffd", bad=False)

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from cptlib.decoding import SAMPLE, encoding_of
+from cptlib.decoding import SAMPLE, TextFile, notes
 from cptlib.pieces import Piece, Problem, Unreadable
 
 _OLD_OFFICE = b"\xd0\xcf\x11\xe0"
@@ -13,16 +13,15 @@ _OLD_OFFICE = b"\xd0\xcf\x11\xe0"
 
 def read_html(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     from bs4.dammit import EncodingDetector
-    from markitdown import StreamInfo
     from markitdown.converters import HtmlConverter
 
     declared = EncodingDetector.find_declared_encoding(stream.read(SAMPLE), is_html=True)
     stream.seek(0)
-    encoding = encoding_of(stream)
-    if declared and not encoding.startswith("utf"):  # what is UTF-8 throughout is UTF-8, whatever the page claims
-        encoding = declared
-    info = StreamInfo(extension=".html", charset=encoding)
-    yield Piece(HtmlConverter().convert(stream, info, **_BARE).markdown)
+    text = TextFile(stream)
+    if declared and not text.encoding.startswith("utf"):  # what is UTF-8 is UTF-8, whatever the page claims
+        text.stream.reconfigure(encoding=declared)
+    yield Piece(HtmlConverter().convert_string("".join(text.blocks(SAMPLE)), **_BARE).markdown)
+    yield from notes(text)
 
 
 _BARE = {"strip": ["a", "img"]}  # a link's words stay, its address goes

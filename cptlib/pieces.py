@@ -21,7 +21,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Problem:
-    """What was not read, and why. where: the place in the file, such as `line 3`, or nothing for the whole file."""
+    """What was not read, and why. where: the place in the file, such as `line 3`, or nothing for the whole file.
+
+    bad: False for a note: something was read, but not just as it stands there.
+    """
 
     reason: str
     where: str = ""
+    bad: bool = True

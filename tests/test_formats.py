@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import re
 import zipfile
 
 import pyarrow
@@ -74,6 +75,55 @@ def test_bytes_of_no_encoding_are_told(tmp_path):
     found = read(tmp_path / "a.txt", russian + b"\x98")
     assert "\ufffd" in texts(found)[0]
     assert found[-1].reason == "1 places are not cp1251; they were read as \ufffd"
+
+
+SENTENCES = {
+    "de": "Die Straße führt über die Brücke nach Köln. ",
+    "pl": "Łódka płynęła powoli przez jezioro. ",
+    "ru": "Жили-были старик со старухой у самого синего моря. ",
+    "zh": "从前有一座山，山上有一座庙。",
+    "en": "“Well,” she said — and it’s done… ",
+}
+
+
+@pytest.mark.parametrize("dirt", [b"\xff", b"\xe9t\xe9 ", b" \x96 "])
+@pytest.mark.parametrize("language", SENTENCES)
+def test_a_bad_byte_leaves_a_file_utf_8(tmp_path, language, dirt):
+    """Bytes of another encoding pasted in, in the middle of a file or at its very end: each a place, and counted."""
+    text = SENTENCES[language] * 20
+    places = len(re.findall(rb"[\x80-\xff]", dirt))
+    for content in (text.encode() + dirt + text.encode(), text.encode() + dirt):
+        found = read(tmp_path / "a.txt", content)
+        assert texts(found)[0].strip() == content.decode(errors="replace").strip()
+        assert found[1:] == [Problem(f"{places} places are not utf-8; they were read as \ufffd", bad=False)]
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_a_file_cut_within_its_last_character_is_utf_8(tmp_path, language):
+    content = f"{SENTENCES[language] * 20}€".encode()[:-1]
+    for name, wrapped in (("a.txt", content), ("a.html", b"<p>" + content), ("a.md", content)):
+        found = read(tmp_path / name, wrapped)
+        assert texts(found)[0].strip() == f"{SENTENCES[language] * 20}\ufffd".strip()
+        assert found[1].reason.startswith("1 places are not utf-8") and not found[1].bad
+
+
+def test_one_bad_row_does_not_take_a_file_of_utf_8_along(tmp_path):
+    rows = "".join(json.dumps({"text": f"Zoë’s {n}."}, ensure_ascii=False) + "\n" for n in range(3000)).encode()
+    found = read(tmp_path / "a.jsonl", rows + b'{"text": "fa\xe7ade"}\n')
+    assert texts(found) == [f"Zoë’s {n}." for n in range(3000)] + ["fa\ufffdade"]
+    found = read(tmp_path / "a.csv", "text\nZoë’s.\nÇa “va”.\n".encode() + b"caf\xe9\n")
+    assert texts(found) == ["Zoë’s.", "Ça “va”.", "caf\ufffd"]
+
+
+def test_bytes_that_are_utf_8_by_chance_make_no_file_utf_8(tmp_path):
+    """In Windows' encoding, Ü and a closing quote are together a letter of UTF-8."""
+    text = "„MENÜ“ steht groß über den Gerichten, für die wir berühmt sind: Knödel, Klöße, Spätzle."
+    assert texts(read(tmp_path / "a.txt", text.encode("cp1252")))[0].strip() == text
+
+
+def test_a_replacement_character_of_the_files_own_is_no_bad_byte(tmp_path):
+    found = read(tmp_path / "a.txt", "It was there before: \ufffd.".encode())
+    assert len(found) == 1
 
 
 def test_documents_in_a_txt_lie_between_separator_lines(tmp_path):

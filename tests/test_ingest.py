@@ -110,6 +110,21 @@ def test_strict_stops_at_the_first(tmp_path, name, content, message):
     assert ingest.from_folder(tmp_path)[1].count("") == 1
 
 
+def test_a_note_on_a_text_that_was_read_is_no_error(tmp_path, capsys):
+    """A byte that was replaced: the text is there, the report has a line on it, and neither --strict nor read stops."""
+    (tmp_path / "a.txt").write_bytes("Zoë’s façade, “fine”. ".encode() * 9 + b"\xff.")
+    documents, report = ingest.from_folder(tmp_path, strict=True)
+    assert len(documents) == 1 and report.left_out == []
+    assert [(note.file, note.count, note.bad) for note in report.notes] == [("a.txt", 1, False)]
+    assert str(report).splitlines()[-2:] == [
+        "notes:",
+        "      1 × a.txt: 1 places are not utf-8; they were read as \ufffd",
+    ]
+    assert report.as_dict()["notes"][0]["file"] == "a.txt"
+    assert corpus.read(str(tmp_path / "a.txt"))["text"][0].startswith("Zoë’s façade")
+    assert capsys.readouterr().out.endswith("a.txt: 1 places are not utf-8; they were read as \ufffd.\n")
+
+
 def test_duplicates_and_hidden_files_are_no_error_under_strict(tmp_path):
     for name in ("a.txt", "b.txt", ".c.txt"):
         (tmp_path / name).write_text(write(1))
@@ -225,6 +240,7 @@ def test_missing_libraries_are_said_with_the_way_out(tmp_path, monkeypatch):
     monkeypatch.undo()
     (tmp_path / "a.html").write_text("x")
     monkeypatch.setitem(sys.modules, "markitdown", None)
+    monkeypatch.delitem(sys.modules, "markitdown.converters", raising=False)
     with pytest.raises(CorpusError, match=r"a.html: markitdown is missing. Run: pip install 'cptlib\[documents\]'"):
         ingest.from_folder(tmp_path)
 
