@@ -56,7 +56,11 @@ def _read_file(path: Path) -> list[list[tuple[str, bool]]]:
     documents = [[]]
     for found in formats.read(path):
         if isinstance(found, formats.Problem):
-            raise CorpusError(f"{path}{', ' * bool(found.where)}{found.where}: {found.reason}.")
+            message = f"{path}{', ' * bool(found.where)}{found.where}: {found.reason}."
+            if found.bad:
+                raise CorpusError(message)
+            print(message)
+            continue
         first, text = not documents[-1], found.text
         text = text.lstrip() if first else text
         documents[-1].append((text.rstrip() if found.ends else text, found.ends))

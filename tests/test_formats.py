@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import re
 import zipfile
 
 import pyarrow
@@ -11,6 +12,7 @@ import pytest
 from conftest import sentence, write_docx, write_epub, write_pdf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from cptlib import rows
 from cptlib.documents import formats
@@ -68,13 +70,84 @@ def test_a_pages_own_encoding_is_believed_unless_it_is_utf_8(tmp_path):
     assert texts(read(tmp_path / "a.html", page.format("iso-8859-2").encode())) == ["Šárka a čaj"]
 
 
+FRENCH = "Là-bas, derrière l’église, les élèves ont déjà mangé leur gâteau à la crème. "
+RUSSIAN = "Жили-были старик со старухой у самого синего моря. "
+PAGE = '<html><head><meta charset="{}"></head><body><p>{}</p></body></html>'
+
+
+@pytest.mark.parametrize("claimed", ["utf-8", "ascii", "shift_jis", "no-such", "gb2312"])
+def test_a_page_that_names_a_wrong_encoding_is_read_all_the_same(tmp_path, claimed):
+    found = read(tmp_path / "a.html", PAGE.format(claimed, FRENCH * 3).encode("cp1252"))
+    assert texts(found) == [(FRENCH * 3).strip()] and found[1] == Problem("read as cp1252", bad=False)
+
+
+def test_a_page_that_names_none_is_read_as_what_is_likeliest(tmp_path):
+    found = read(tmp_path / "a.html", f"<p>{RUSSIAN * 3}".encode("koi8_r"))
+    assert texts(found) == [(RUSSIAN * 3).strip()] and found[1].reason == "read as koi8_r"
+
+
+@pytest.mark.parametrize(
+    ("claimed", "encoding"), [("iso-8859-1", "cp1252"), ("windows-1251", "cp1251"), ("gb2312", "gbk")]
+)
+def test_a_page_that_names_its_encoding_is_believed_without_a_note(tmp_path, claimed, encoding):
+    """Browsers read Latin-1 as cp1252 and gb2312 as gb18030, and pages are written for them."""
+    text = {"cp1252": "“Où ?” — là… €5", "cp1251": RUSSIAN.strip(), "gbk": "朱镕基说，从前有一座山。"}[encoding]
+    assert read(tmp_path / "a.html", PAGE.format(claimed, text).encode(encoding)) == [Piece(text)]
+
+
 def test_bytes_of_no_encoding_are_told(tmp_path):
-    russian = (
-        "Жили-были старик со старухой у самого синего моря. ".encode("cp1251") * 5000
-    )  # longer than the sample that is judged
-    found = read(tmp_path / "a.txt", russian + b"\x98")
+    found = read(tmp_path / "a.txt", RUSSIAN.encode("cp1251") * 5000 + b"\x98")  # longer than the sample that is judged
     assert "\ufffd" in texts(found)[0]
     assert found[-1].reason == "1 places are not cp1251; they were read as \ufffd"
+
+
+SENTENCES = {
+    "de": "Die Straße führt über die Brücke nach Köln. ",
+    "pl": "Łódka płynęła powoli przez jezioro. ",
+    "ru": "Жили-были старик со старухой у самого синего моря. ",
+    "zh": "从前有一座山，山上有一座庙。",
+    "en": "“Well,” she said — and it’s done… ",
+}
+
+
+@pytest.mark.parametrize("dirt", [b"\xff", b"\xe9t\xe9 ", b" \x96 "])
+@pytest.mark.parametrize("language", SENTENCES)
+def test_a_bad_byte_leaves_a_file_utf_8(tmp_path, language, dirt):
+    """Bytes of another encoding pasted in, in the middle of a file or at its very end: each a place, and counted."""
+    text = SENTENCES[language] * 20
+    places = len(re.findall(rb"[\x80-\xff]", dirt))
+    for content in (text.encode() + dirt + text.encode(), text.encode() + dirt):
+        found = read(tmp_path / "a.txt", content)
+        assert texts(found)[0].strip() == content.decode(errors="replace").strip()
+        assert found[1:] == [Problem(f"{places} places are not utf-8; they were read as \ufffd", bad=False)]
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_a_file_cut_within_its_last_character_is_utf_8(tmp_path, language):
+    content = f"{SENTENCES[language] * 20}€".encode()[:-1]
+    for name, wrapped in (("a.txt", content), ("a.html", b"<p>" + content), ("a.md", content)):
+        found = read(tmp_path / name, wrapped)
+        assert texts(found)[0].strip() == f"{SENTENCES[language] * 20}\ufffd".strip()
+        assert found[1].reason.startswith("1 places are not utf-8") and not found[1].bad
+
+
+def test_one_bad_row_does_not_take_a_file_of_utf_8_along(tmp_path):
+    rows = "".join(json.dumps({"text": f"Zoë’s {n}."}, ensure_ascii=False) + "\n" for n in range(3000)).encode()
+    found = read(tmp_path / "a.jsonl", rows + b'{"text": "fa\xe7ade"}\n')
+    assert texts(found) == [f"Zoë’s {n}." for n in range(3000)] + ["fa\ufffdade"]
+    found = read(tmp_path / "a.csv", "text\nZoë’s.\nÇa “va”.\n".encode() + b"caf\xe9\n")
+    assert texts(found) == ["Zoë’s.", "Ça “va”.", "caf\ufffd"]
+
+
+def test_bytes_that_are_utf_8_by_chance_make_no_file_utf_8(tmp_path):
+    """In Windows' encoding, Ü and a closing quote are together a letter of UTF-8."""
+    text = "„MENÜ“ steht groß über den Gerichten, für die wir berühmt sind: Knödel, Klöße, Spätzle."
+    assert texts(read(tmp_path / "a.txt", text.encode("cp1252")))[0].strip() == text
+
+
+def test_a_replacement_character_of_the_files_own_is_no_bad_byte(tmp_path):
+    found = read(tmp_path / "a.txt", "It was there before: \ufffd.".encode())
+    assert len(found) == 1
 
 
 def test_documents_in_a_txt_lie_between_separator_lines(tmp_path):
@@ -83,6 +156,12 @@ def test_documents_in_a_txt_lie_between_separator_lines(tmp_path):
         f"{SEPARATOR}\nOne {SEPARATOR} two.\r\n{SEPARATOR}\r\n{SEPARATOR}\nThree.\n{SEPARATOR}\n".encode(),
     )
     assert [text.strip() for text in texts(found)] == [f"One {SEPARATOR} two.", "Three."]
+    found = read(tmp_path / "a.txt", f"  {SEPARATOR}\n    One.\n\t{SEPARATOR} \t\nTwo.\n{SEPARATOR}  ".encode())
+    assert [text.strip("\n") for text in texts(found)] == ["    One.", "Two."]
+
+
+def test_separators_of_text_are_no_sign_of_a_binary_file(tmp_path):
+    assert texts(read(tmp_path / "a.txt", b"One\x0btwo\x1fthree\x1e")) == ["\nOne\x0btwo\x1fthree\x1e"]
 
 
 def test_a_text_too_long_to_hold_comes_in_pieces_with_one_end(tmp_path, monkeypatch):
@@ -142,6 +221,84 @@ def test_another_column_can_hold_the_text(tmp_path):
     assert problem.reason == 'no column "text", only title, body: rename one or name another column'
 
 
+@pytest.mark.parametrize("write", [None, write_docx, write_epub])
+def test_no_backslash_comes_in(tmp_path, write):
+    text = "Set max_line_length or *all*, 2 * 3, __main__, [x], 1. and #tag."
+    path = tmp_path / f"a.{write.__name__[-4:] if write else 'html'}"
+    write(path, text) if write else path.write_text(f"<p>{text}</p>")
+    assert texts(read(path)) == [text]
+
+
+def test_a_table_without_a_head_gets_none(tmp_path):
+    rows = "".join(f"<tr><td>{name}</td><td>{price}</td></tr>" for name, price in (("Rope", "4"), ("Tar", "9")))
+    assert texts(read(tmp_path / "a.html", f"<table>{rows}</table>".encode())) == [
+        "| Rope | 4 |\n| --- | --- |\n| Tar | 9 |"
+    ]
+
+
+def pdf_of_lines(path, *pages):
+    """A page's lines as they stand; a picture for a page that is None."""
+    from fpdf import FPDF
+
+    pdf = FPDF()
+    pdf.set_font("Helvetica", size=10)
+    for lines in pages:
+        pdf.add_page()
+        for line in lines or ():
+            pdf.cell(text=line, new_x="LMARGIN", new_y="NEXT")
+        if lines is None:
+            pdf.image(Image.new("1", (8, 8)), w=50)
+    pdf.output(str(path))
+
+
+def test_a_dash_in_a_pdf_keeps_its_blanks(tmp_path):
+    lines = [
+        "Open from May - July, 8 - 20, and on no other day of the whole long year - as ever;",
+        "- ropes and tar, and whatever else a ship may need that has been at sea for so long;",
+        "- bread. Take 7 - 3 of these, or make -j 2 - no more - and that is all there is to -",
+        "and then no more.",
+    ]
+    pdf_of_lines(tmp_path / "a.pdf", lines)
+    assert texts(read(tmp_path / "a.pdf"))[0].strip() == " ".join(lines)
+
+
+@pytest.mark.parametrize(("head", "tail"), [("recom", "mendation"), ("right", "angle")])
+def test_a_divided_word_of_a_pdf_is_joined_and_breaks_no_paragraph(tmp_path, head, tail):
+    lines = [
+        "The council met in the autumn and read what the keeper of the lighthouse had sent,",
+        f"who asked for new glass before the winter, and who closed with a single {head}-",
+        f"{tail} that nobody understood at first. They went over it twice, until someone saw",
+        "what had been meant by it, and the glass was ordered on the very same day from Leeds.",
+    ]
+    pdf_of_lines(tmp_path / "a.pdf", lines)
+    [found] = texts(read(tmp_path / "a.pdf"))
+    assert found.strip().replace("right-angle", "rightangle") == " ".join(lines).replace("- ", "")
+
+
+def test_cells_of_a_pdf_stay_apart(tmp_path):
+    """PDFium sees a lone digit far to the right as a line, and forgets the line's end in one of its two ways to read."""
+    from fpdf import FPDF
+
+    pdf = FPDF(unit="pt")
+    pdf.add_page()
+    pdf.set_font("Helvetica", size=10)
+    rows = (("Length", "Price", "Boxes"), ("A twisted long rope", "7.25", "6"), ("Tar", "3.10", "800"))
+    for number, cells in enumerate(rows):
+        for cell, x in zip(cells, (31, 201, 371), strict=True):
+            pdf.text(x, 40 + 17 * number, cell)
+    pdf.output(str(tmp_path / "a.pdf"))
+    [found] = texts(read(tmp_path / "a.pdf"))
+    assert {"7.25", "6", "3.10", "800"} <= {*found.split()}
+
+
+def test_pages_of_a_pdf_that_are_pictures_are_named(tmp_path):
+    pdf_of_lines(tmp_path / "a.pdf", ["A cover."], None, [], None)
+    piece, note = read(tmp_path / "a.pdf")
+    assert piece.text.strip() == "A cover."
+    reason = "2 of 4 pages are pictures without text: scanned pages need OCR first (ocrmypdf, for one)"
+    assert note == Problem(reason, "page 2", bad=False)
+
+
 def test_lines_of_a_pdf_become_paragraphs(tmp_path):
     text = "The sea was calm that morning, and the boats went out as they had always done. " * 4
     write_pdf(tmp_path / "a.pdf", f"{text.strip()}\nA second paragraph.")
@@ -152,6 +309,43 @@ def test_lines_of_a_pdf_become_paragraphs(tmp_path):
 def test_a_books_first_lines_are_its_own(tmp_path):
     write_epub(tmp_path / "a.epub", "Chapter one.")
     assert texts(read(tmp_path / "a.epub")) == ["Chapter one."]
+
+
+def book(path, chapters, order, about=""):
+    """An EPUB with an opf: prefix and a folder of its own; `order` names its chapters."""
+    with zipfile.ZipFile(path, "w") as file:
+        rootfile = '<rootfile full-path="in side/book.opf"/>'
+        file.writestr(
+            "META-INF/container.xml", f'<container xmlns="urn:c"><rootfiles>{rootfile}</rootfiles></container>'
+        )
+        items = "".join(f'<opf:item id="{name}" href="text/{name}%201.xhtml"/>' for name in order if name != "unlisted")
+        spine = "".join(f'<opf:itemref idref="{name}"/>' for name in order)
+        parts = (
+            f"<opf:metadata>{about}</opf:metadata><opf:manifest>{items}</opf:manifest><opf:spine>{spine}</opf:spine>"
+        )
+        file.writestr("in side/book.opf", f'<opf:package xmlns:opf="urn:opf">{parts}</opf:package>')
+        for name, text in chapters.items():
+            file.writestr(f"in side/text/{name} 1.xhtml", text)
+
+
+def test_a_books_description_is_no_part_of_it(tmp_path):
+    about = (
+        "<title>T</title><description>A tale.\n\nOf the sea, says the shop.</description><identifier>isbn</identifier>"
+    )
+    book(tmp_path / "a.epub", {"one": "<p>One.</p>", "two": "<p>Two.</p>"}, ["one", "two"], about)
+    assert read(tmp_path / "a.epub") == [Piece("One.\n\nTwo.")]
+
+
+def test_a_chapter_that_is_missing_or_cannot_be_read_is_named(tmp_path):
+    chapters = {"one": "<p>One.</p>", "bad": bytes(range(256)), "old": "<p>Là-bas, l’été.</p>".encode("cp1252")}
+    book(tmp_path / "a.epub", chapters, ["gone", "one", "bad", "old", "unlisted"])
+    assert read(tmp_path / "a.epub") == [
+        Piece("One.\n\nLà-bas, l’été."),
+        Problem("its chapter in side/text/gone 1.xhtml is not in it"),
+        Problem("its chapter in side/text/bad 1.xhtml: binary, not text"),
+        Problem("read as cp1252", bad=False),
+        Problem("its chapter in side/unlisted is not in it"),
+    ]
 
 
 @pytest.mark.parametrize(

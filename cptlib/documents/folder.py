@@ -5,71 +5,17 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 from cptlib.documents import clean, duplicates, formats
-from cptlib.documents.formats import Piece, Problem
+from cptlib.documents.pieces import Piece, Problem
+from cptlib.documents.report import LeftOut, Report
 from cptlib.errors import CorpusError
 from cptlib.paths import cache_folder
 
 INSTALL = "pip install 'cptlib[documents]'"
 BATCH = 500  # texts fingerprinted and written at once
-
-
-@dataclass
-class LeftOut:
-    """Something of `file` that is not in the corpus: why, how many times, and where for the first time.
-
-    bad: True for what could not be read, False for what was read and dropped (a duplicate, filtered out, hidden).
-    """
-
-    file: str
-    reason: str
-    bad: bool
-    count: int = 1
-    where: str = ""
-
-    def __str__(self) -> str:
-        where = f" (first at {self.where})" if self.where else ""
-        return f"{self.count:7,} × {self.file}: {self.reason}{where}"
-
-
-@dataclass
-class Report:
-    """What a folder held. files: files looked at. texts: read from them. documents: rows kept (one too long to hold at
-    once makes several). lengths: characters of each of these. left_out: a LeftOut for each file and reason."""
-
-    files: int = 0
-    texts: int = 0
-    documents: int = 0
-    lengths: Sequence[int] = field(default=(), repr=False)
-    left_out: list[LeftOut] = field(default_factory=list)
-
-    @property
-    def characters(self) -> int:
-        return int(sum(self.lengths))
-
-    def as_dict(self) -> dict:
-        """All but the lengths of single documents, in types that JSON has."""
-        left_out = [asdict(left) for left in self.left_out]
-        counts = {name: getattr(self, name) for name in ("files", "texts", "documents", "characters")}
-        return {**counts, "left_out": left_out}
-
-    def count(self, reason: str) -> int:
-        """How much was left out for reasons that begin so."""
-        return sum(left.count for left in self.left_out if left.reason.startswith(reason))
-
-    def __str__(self) -> str:
-        out = f"{self.files:,} files, {self.texts:,} texts in them, {self.documents:,} documents kept "
-        out += f"({self.characters:,} characters)\n"
-        out += f"duplicates dropped: {self.count('exact duplicate'):,} exact, {self.count('near duplicate'):,} near\n"
-        if self.left_out:
-            out += "left out:\n" + "\n".join(map(str, self.left_out[:30]))
-        if len(self.left_out) > 30:
-            out += f"\n        … and {len(self.left_out) - 30:,} more lines (report.left_out has them all)"
-        return out.rstrip("\n")
 
 
 def from_folder(
@@ -85,7 +31,7 @@ def from_folder(
     """(documents, report) of all files below `path`, or of one file: a `datasets.Dataset` and a Report.
 
     Read are .txt, .md, .html, .pdf, .docx, .epub, .json, .jsonl, .csv and .parquet, each also with .gz behind. Texts are
-    cleaned (`clean.clean`; markup: leave HTML tags), and exact and near duplicates dropped (`duplicates`). The columns:
+    cleaned (`clean`; markup: leave HTML tags), and exact and near duplicates dropped (`duplicates`). The columns:
     `text`; `source`, the file; `document`, a number; `ends`, False where a document goes on in the next row.
 
     column: the field with the text, in formats that have fields. languages: codes to keep, as in {"en", "de"}.
@@ -118,13 +64,12 @@ class _Reading:
     def __init__(self, path, column, languages, shortest, longest, markup, strict):
         self.path, self.column, self.languages, self.markup, self.strict = path, column, languages, markup, strict
         self.shortest, self.longest = shortest, longest or float("inf")
-        self.report, self._left, self._sources, self._numbers = Report(), {}, {}, []  # memory holds no text
+        self.report, self._sources, self._numbers = Report(), {}, []  # memory holds no text
 
     def corpus(self):
         file = _working_file()
         self._write(file)
         if not self._numbers:
-            self.report.left_out = list(self._left.values())
             raise CorpusError(f"{self.path}: it holds no text that can be used.\n{self.report}")
         return self._without_duplicates(file)
 
@@ -159,7 +104,6 @@ class _Reading:
                 self._leave_out(names[number], reason, bad=False, count=int(count))
         kept = np.flatnonzero(~(exact | near))
         self.report.lengths, self.report.documents = lengths[kept], len(kept)
-        self.report.left_out = list(self._left.values())
         return Dataset.from_file(str(file)).select(kept)
 
     def _rows(self) -> Iterator[dict]:
@@ -173,9 +117,9 @@ class _Reading:
                 source, end = self._name(file), bar.n + file.stat().st_size
                 for found in self._read(file):
                     if isinstance(found, Problem):
-                        self._leave_out(source, found.reason, bad=True, where=found.where)
+                        self._say(source, found)
                         continue
-                    if text := self._passed(source, found):
+                    if text := self._passed(file, source, found):
                         yield {"text": text, "source": source, "document": document, "ends": found.ends}
                     document += found.ends
                     bar.update(min(len(found.text), end - bar.n))  # characters are about bytes
@@ -185,11 +129,11 @@ class _Reading:
         try:
             yield from formats.read(file, self.column)
         except ImportError as error:
-            raise CorpusError(f"{file.name}: {error.name} is missing. Run: {INSTALL}") from error
+            raise CorpusError(f"{file.name}: {error.name.partition('.')[0]} is missing. Run: {INSTALL}") from error
 
-    def _passed(self, source: str, piece: Piece) -> str | None:
+    def _passed(self, file: Path, source: str, piece: Piece) -> str | None:
         """The cleaned text; None where it is left out."""
-        text = clean.clean(piece.text, self.markup)
+        text = self._cleaned(file, source, piece.text)
         self.report.texts += 1
         if not text:
             return self._leave_out(source, "no text in it", bad=True)
@@ -199,6 +143,15 @@ class _Reading:
         if self.languages and (found := clean.language(text)) not in self.languages:
             return self._leave_out(source, f"in another language ({found})", bad=False)
         return text
+
+    def _cleaned(self, file: Path, source: str, text: str) -> str:
+        kind, markup = formats.kind_of(file), 0
+        if not (self.markup or kind in formats.CONVERTED):
+            text, markup = clean.without_markup(text, markdown=kind == ".md")
+        for what, count in (("HTML tags and entities", markup), ("control characters", clean.control_characters(text))):
+            if count:
+                self._note(source, f"{what} taken out", count=count)
+        return clean.clean(text, markdown=kind == ".md")
 
     def _files(self) -> Iterator[Path]:
         if self.path.is_file():
@@ -237,14 +190,20 @@ class _Reading:
     def _unlisted(self, error: OSError) -> None:
         self._leave_out(str(error.filename), f"folder not readable ({error.strerror})", bad=True)
 
+    def _say(self, file: str, problem: Problem) -> None:
+        if problem.bad:
+            self._leave_out(file, problem.reason, bad=True, where=problem.where)
+        else:
+            self._note(file, problem.reason, where=problem.where)
+
+    def _note(self, file: str, reason: str, where: str = "", count: int = 1) -> None:
+        self.report.add(LeftOut(file, _printable(reason), False, count, where), note=True)
+
     def _leave_out(self, file: str, reason: str, bad: bool, where: str = "", count: int = 1) -> None:
         reason = _printable(reason)
         if bad and self.strict:
             raise CorpusError(f"{file}{', ' + where if where else ''}: {reason}.")
-        if (file, reason) in self._left:
-            self._left[file, reason].count += count
-        else:
-            self._left[file, reason] = LeftOut(file, reason, bad, count, where)
+        self.report.add(LeftOut(file, reason, bad, count, where))
 
 
 def _batches(rows: Iterator[dict]) -> Iterator[list[dict]]:
