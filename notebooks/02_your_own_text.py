@@ -139,7 +139,8 @@ ax = forecast.plot_lengths(report.lengths)
 # ## 4. What it will cost
 #
 # Before a run is started one would like to know what it takes. The tokens are counted (in a large corpus, those of a
-# sample), the number of steps follows from the recipe, and the time from a speed that was measured with it.
+# sample), the number of steps follows from the recipe, and the time from a speed that was measured with it, where one
+# is known.
 
 # %%
 if recipe.documents:
