@@ -5,7 +5,10 @@ from cptlib.recipe import Recipe
 
 
 def scaling(rank: float, alpha: float, rslora: bool) -> float:
-    """The factor s in W + s·B·A: alpha / rank for LoRA (arXiv:2106.09685), alpha / sqrt(rank) for rsLoRA (2312.03732)."""
+    """The factor s in W + s·B·A: alpha / rank for LoRA (arXiv:2106.09685), alpha / sqrt(rank) for rsLoRA (2312.03732).
+
+    No unit. Raises ValueError for a rank of 0 or below.
+    """
     if rank <= 0:
         raise ValueError(f"rank must be above 0, not {rank}.")
     return alpha / rank**0.5 if rslora else alpha / rank

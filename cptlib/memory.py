@@ -203,6 +203,7 @@ def plot_breakdown(log: MemoryLog, ax=None):
 
     A stage that freed memory lowers the bar's top, so that the bar ends at what the last stage left in use. The line at
     what there is lies above the figure where that is more than three times what is used; the legend has it in any case.
+    ValueError for an empty log.
     """
     if not log.stages:
         raise ValueError("The log is empty: call log.note('…') after each stage first.")

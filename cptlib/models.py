@@ -12,7 +12,10 @@ from cptlib.weights import not_loaded, resolve
 
 
 def load(recipe: Recipe):
-    """(model, tokenizer) by `FastLanguageModel.from_pretrained`: safetensors only, no code from the hub, CPU or GPU."""
+    """(model, tokenizer) by `FastLanguageModel.from_pretrained`: safetensors only, no code from the hub, CPU or GPU.
+
+    Raises ModelError where it cannot be had, and for 4-bit weights without a GPU.
+    """
     quiet()
     from unsloth import FastLanguageModel
 

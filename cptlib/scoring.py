@@ -39,7 +39,7 @@ def score(model, tokenizer, texts: list[str], max_length: int = 512) -> Score:
 
     One window at a time, so the logits take max_length × vocabulary numbers and no more. An EOS at the end of a text
     is predicted like any token. The first token of a window is not predicted and not counted. The model must be in
-    inference mode.
+    inference mode. Raises CorpusError where no text has two tokens.
     """
     windows = [
         _score_window(model, tokenizer, ids[start : start + max_length])

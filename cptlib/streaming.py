@@ -28,6 +28,7 @@ class Generation:
 
     @property
     def tokens_per_second(self) -> float:
+        """New tokens over seconds, the prompt's own pass included."""
         return self.new_tokens / self.seconds
 
     def __str__(self) -> str:
@@ -50,12 +51,14 @@ class LineWrapper:
         self._tail, self._spaces, self._word = "", "", ""
 
     def feed(self, piece: str) -> str:
+        """Take the next piece of text; returns what can be printed now."""
         # The last character waits: an accent or a part of an emoji may still join it.
         characters = list(iter_graphemes(self._tail + piece))
         self._tail = characters.pop() if characters else ""
         return "".join(map(self._take, characters))
 
     def flush(self) -> str:
+        """What is still held back, at the end of the text."""
         out = self._take(self._tail) + self._place()
         self._tail = self._spaces = ""
         return out

@@ -154,7 +154,7 @@ def tokens_per_epoch(trainer) -> int:
 def history(trainer):
     """A `pandas.DataFrame`, a row a logged step: step, tokens trained so far, loss (nats a token), learning_rate, grad_norm.
 
-    The tokens follow from the share of the epoch that the trainer logs.
+    The tokens follow from the share of the epoch that the trainer logs. ValueError before the first step.
     """
     import pandas
 

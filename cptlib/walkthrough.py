@@ -6,10 +6,6 @@ import time
 from html import escape
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
-
 from cptlib import memory
 from cptlib.errors import NotebookError
 
@@ -17,30 +13,18 @@ STYLE = "main { max-width: 64rem; margin: auto }"  # lines that the eye can foll
 METADATA = ("kernelspec", "accelerator", "colab")  # what a notebook asks for: a kernel, and in Colab a GPU
 
 
-class EchoingClient(NotebookClient):
-    """Executes a notebook and prints each section's title, and the cells' text output as it arrives."""
-
-    async def async_execute_cell(self, cell, cell_index, **kwargs):
-        if cell.cell_type == "markdown" and cell.source.startswith("## "):
-            done = f"{cell_index + 1} of {len(self.nb.cells)} cells, {time.perf_counter() - self.started:.0f} s"
-            print(f"\n── {cell.source.splitlines()[0].removeprefix('## ')}   ({done})", flush=True)
-        return await super().async_execute_cell(cell, cell_index, **kwargs)
-
-    def output(self, outs, msg, display_id, cell_index):
-        if msg["msg_type"] == "stream" and msg["content"]["name"] == "stdout":
-            print(msg["content"]["text"], end="", flush=True)
-        return super().output(outs, msg, display_id, cell_index)
-
-
 def run(notebook: Path, folder: Path) -> Path:
     """Execute `notebook`; `folder` gets the executed notebook and its page, also where a cell failed. Returns the page.
 
     Raises NotebookError with the failed cell's own words.
     """
+    import nbformat
+    from nbclient.exceptions import CellExecutionError
+
     folder.mkdir(parents=True, exist_ok=True)
     content = nbformat.read(notebook, as_version=4)
     # the kernel works in `folder`, so that whatever the run writes lands there
-    client = EchoingClient(
+    client = _echoing_client()(
         content,
         timeout=None,
         kernel_name="python3",
@@ -60,6 +44,25 @@ def run(notebook: Path, folder: Path) -> Path:
         page = folder / notebook.with_suffix(".html").name
         page.write_text(render(content, notebook.stem), encoding="utf-8")
     return page
+
+
+def _echoing_client():
+    """nbclient's client, made to print each section's title, and the cells' text output as it arrives."""
+    from nbclient import NotebookClient
+
+    class EchoingClient(NotebookClient):
+        async def async_execute_cell(self, cell, cell_index, **kwargs):
+            if cell.cell_type == "markdown" and cell.source.startswith("## "):
+                done = f"{cell_index + 1} of {len(self.nb.cells)} cells, {time.perf_counter() - self.started:.0f} s"
+                print(f"\n── {cell.source.splitlines()[0].removeprefix('## ')}   ({done})", flush=True)
+            return await super().async_execute_cell(cell, cell_index, **kwargs)
+
+        def output(self, outs, msg, display_id, cell_index):
+            if msg["msg_type"] == "stream" and msg["content"]["name"] == "stdout":
+                print(msg["content"]["text"], end="", flush=True)
+            return super().output(outs, msg, display_id, cell_index)
+
+    return EchoingClient
 
 
 def _record(seconds: float) -> dict:

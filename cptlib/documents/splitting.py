@@ -15,7 +15,8 @@ def split(dataset, held_out: int, seed: int):
     Held out are the documents whose own text, blanks and case aside, has the smallest hashes; the seed salts them. So a
     document that is trained on stays there, whatever is added to the corpus. A document in several rows (`ends`) stays
     whole. What equals a held-out document, or shares half its runs of five words with one, is left out of both parts, and a
-    printed line counts it. Rows come in the order of their hashes, which is a shuffled one.
+    printed line counts it. Rows come in the order of their hashes, which is a shuffled one. Raises CorpusError where nothing
+    would be left to train on.
     """
     import numpy as np
     from datasets import DatasetDict
