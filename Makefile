@@ -66,15 +66,15 @@ lint: .venv/ready
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 	@$(BIN)/lint-imports --no-cache >.venv/layers 2>&1 || { cat .venv/layers; exit 1; }
 
-# Both files of each pair from the newer one
+# Each .ipynb from its .py, outputs kept; the .py where only the .ipynb was changed; refused where both were
 sync: .venv/ready
-	@$(BIN)/jupytext --quiet --sync notebooks/[0-9]*.py
+	@$(BIN)/python notebooks/_site/sync.py notebooks/[0-9]*.py
 
 # The committed outputs, made anew by a real run on this machine
 notebooks: sync
 	@rm -rf build/outputs  # as above
 	@$(BIN)/python -m cptlib run $(NOTEBOOK).ipynb --to build
-	@cp build/$(notdir $(NOTEBOOK)).ipynb notebooks/ && touch $(NOTEBOOK).py && $(BIN)/jupytext --quiet --sync $(NOTEBOOK).py
+	@cp build/$(notdir $(NOTEBOOK)).ipynb notebooks/ && $(BIN)/python notebooks/_site/sync.py $(NOTEBOOK).py
 
 .venv/ready: pyproject.toml
 	@echo "Setting up .venv (the first time downloads 0.5 to 4 GB)"

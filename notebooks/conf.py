@@ -1,4 +1,4 @@
-"""The site, made by `make site`: Sphinx and its extensions, of which three are ours, in _site."""
+"""The site, made by `make site`: Sphinx and its extensions, of which four are ours, in _site."""
 
 import sys
 import tomllib
@@ -28,6 +28,7 @@ extensions = [
     "mathml",
     "posts",
     "reference",
+    "llms",
 ]
 include_patterns = ["[0-9]*.ipynb", "*.md", "api/*.md"]  # and nothing that a run of a notebook leaves here
 source_suffix = {".ipynb": "myst-nb", ".md": "myst-nb"}

@@ -25,6 +25,7 @@ PREFIX = "/cptlib/"  # where the site lies on its host; the 404 page knows
 WIDTHS = (390, 820, 1440)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOST, ADDRESS = "http://site", "https://cptlib.github.io/cptlib/"
+BLOB = "https://github.com/cptlib/cptlib/blob/main/"
 POST = "01_continued_pretraining.html"
 
 
@@ -271,6 +272,18 @@ def test_the_feed_has_every_notebook_whose_run_is_dated(site, soups):
     dated = [path.stem for path in NOTEBOOKS if nbformat.read(path, as_version=4).metadata.get("run")]
     assert sorted(entry.attrib["href"] for entry in entries) == [f"{ADDRESS}{stem}.html" for stem in dated]
     assert soups["index.html"].find("link", type="application/atom+xml")["href"] == "feed.xml"
+
+
+def test_llms_txt_leads_to_every_post_and_to_what_is_looked_up(site):
+    title, summary, *rest = (site / "llms.txt").read_text(encoding="utf-8").split("\n\n")
+    assert title == "# cptlib" and summary.startswith("> ") and "\n" not in summary and "{" not in "".join(rest)
+    lines = re.findall(r"^- \[(.+?)\]\((\S+)\): .+", "\n\n".join(rest), re.MULTILINE)
+    pages = {link.removeprefix(ADDRESS) for _, link in lines if link.startswith(ADDRESS)}
+    files = {link.removeprefix(BLOB) for _, link in lines if link.startswith(BLOB)}
+    assert len(pages | files) == len(lines)  # and none leads elsewhere
+    assert all((site / page).is_file() for page in pages) and all((ROOT / file).is_file() for file in files)
+    assert pages == {f"{path.stem}.html" for path in NOTEBOOKS} | {"questions.html", "api.html"}
+    assert "CONTRIBUTING.md" in files
 
 
 def test_formulas_need_no_script(tmp_path):

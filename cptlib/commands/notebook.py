@@ -16,9 +16,9 @@ def run(
 ) -> dict:
     """Execute a notebook, show its output as it comes, and write it and an HTML page.
 
-    cptlib run notebooks/01_continued_pretraining.ipynb
-    CPTLIB_RECIPE=laptop,rank=32 cptlib run notebooks/01_continued_pretraining.ipynb
-    cptlib run notebooks/05_save_and_serve.ipynb --to pages
+      cptlib run notebooks/01_continued_pretraining.ipynb
+      CPTLIB_RECIPE=laptop,rank=32 cptlib run notebooks/01_continued_pretraining.ipynb
+      cptlib run notebooks/05_save_and_serve.ipynb --to pages
     """
     if not notebook.is_file():
         raise UsageError(f"There is no notebook {notebook}.")
