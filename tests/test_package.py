@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -18,10 +19,8 @@ from cptlib.recipe import RECIPES
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-MODULES = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for path in sorted((ROOT / "cptlib").rglob("*.py"))
-]
+FILES = sorted((ROOT / "cptlib").rglob("*.py"))
+MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
 HEAVY = {"torch", "transformers", "unsloth", "trl", "datasets", "matplotlib", "pandas"}
 
 
@@ -30,6 +29,63 @@ def test_importing_the_library_loads_nothing_heavy():
     code = f"import sys; import cptlib; {imports}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert HEAVY.isdisjoint(loaded)
+
+
+def test_every_module_imports_from_a_wheel_in_an_empty_environment(tmp_path):
+    """The wheel holds the sub-packages and the data, and a plain install is enough to import all of it."""
+    quiet = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ROOT]
+    subprocess.run([sys.executable, *quiet, *build], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    [wheel] = tmp_path.glob("*.whl")
+    subprocess.run([python, *quiet, "install", wheel], check=True, capture_output=True)
+    code = "; ".join(
+        [*(f"import {name}" for name in MODULES if not name.endswith("__main__")), "print(cptlib.__file__)"]
+    )
+    code += "; from cptlib.paths import DATA; print(len(list(DATA.iterdir())))"
+    ended = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    where, files = ended.stdout.split() or [ended.stderr, 0]
+    assert str(tmp_path) in where and int(files) == len(list((ROOT / "cptlib" / "data").iterdir()))
+    said = subprocess.run([python, "-m", "cptlib", "train"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert said.returncode == 1 and "pip install 'cptlib[train]'" in said.stderr and "Traceback" not in said.stderr
+
+
+def test_no_module_is_longer_than_300_lines_and_the_library_than_6500():
+    lengths = {
+        name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in zip(MODULES, FILES, strict=True)
+    }
+    assert [name for name, length in lengths.items() if length > 300] == []
+    assert sum(lengths.values()) < 6500
+
+
+def public(tree: ast.Module):
+    """A module's public functions and classes, and the classes' public methods."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from (n for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=MODULES)
+def test_what_is_public_is_documented_with_the_errors_it_raises(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    for node in public(tree):
+        text = ast.get_docstring(node)
+        assert text, f"{node.name} has no docstring"
+        raised = [n.exc for n in ast.walk(node) if isinstance(n, ast.Raise) and isinstance(n.exc, ast.Call)]
+        if isinstance(node, ast.FunctionDef):
+            assert {ast.unparse(call.func).split(".")[-1] for call in raised} - set(
+                re.findall(r"\w+", text)
+            ) == set(), node.name
+
+
+def test_no_module_is_renamed_where_it_is_imported():
+    """Names are chosen so that a user's variables do not collide with them."""
+    for path in [*FILES, *(ROOT / "tests").glob("*.py"), *(ROOT / "notebooks").glob("*.py")]:
+        assert not re.search(r"^\s*from cptlib import .*\bas\b", path.read_text(encoding="utf-8"), re.MULTILINE), path
 
 
 def test_a_plain_install_is_light():

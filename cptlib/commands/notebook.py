@@ -19,6 +19,8 @@ def run(
       cptlib run notebooks/01_continued_pretraining.ipynb
       CPTLIB_RECIPE=laptop,rank=32 cptlib run notebooks/01_continued_pretraining.ipynb
       cptlib run notebooks/05_save_and_serve.ipynb --to pages
+
+    A notebook that is not there is a UsageError, one that stops at a cell a NotebookError.
     """
     if not notebook.is_file():
         raise UsageError(f"There is no notebook {notebook}.")
