@@ -30,7 +30,8 @@ def kind_of(path: Path) -> str | None:
 
 
 def read(path: Path, column: str = "text") -> Iterator[Piece | Problem]:
-    """The documents of one file in their order, and a Problem for each part that could not be read; raises neither.
+    """The documents of one file in their order, and a Problem for each part that could not be read, or that was read but not
+    just as it stands (`bad` is False then); raises neither.
 
     column: the field that holds the text in .json, .jsonl, .csv and .parquet. ImportError where a library is missing.
     """
@@ -38,9 +39,12 @@ def read(path: Path, column: str = "text") -> Iterator[Piece | Problem]:
         if not path.stat().st_size:
             raise Unreadable("empty file")
         with _open(path) as stream:
-            documents = READERS[kind_of(path)](stream, column)
-            yield next(documents, Problem("no documents in it"))
-            yield from documents
+            some = False
+            for found in READERS[kind_of(path)](stream, column):
+                some = some or isinstance(found, Piece) or found.bad
+                yield found
+            if not some:
+                yield Problem("no documents in it")
     except ImportError:
         raise
     except Unreadable as error:
