@@ -4,13 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-moved = pytest.mark.xfail(
-    not (ROOT / "cptlib" / "documents").exists(), strict=True, reason="the map is of the library in layers"
-)
 
 
 def answers():
@@ -21,7 +16,6 @@ def answers():
         yield question, files, [word for word in words if "/" not in word]
 
 
-@moved
 def test_each_question_is_answered_by_files_that_exist_and_define_what_is_named():
     rows = list(answers())
     assert len(rows) >= 10
@@ -32,7 +26,6 @@ def test_each_question_is_answered_by_files_that_exist_and_define_what_is_named(
             assert re.search(rf"^(def|class) {name}\b|^{name}\b.* = ", defined, re.MULTILINE), (question, name)
 
 
-@moved
 def test_the_layers_are_those_that_lint_checks():
     [block] = re.findall(r"```text\n(__main__.*?)```", TEXT, re.DOTALL)
     drawn = [set(re.split(r" · ", re.split(r" {2,}", line)[0].replace("/", ""))) for line in block.splitlines()]
