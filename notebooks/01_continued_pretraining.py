@@ -303,7 +303,7 @@ log.note("Generated before training")
 # work, Python code without docstrings and comments, and software licences. They come with the library and are the same
 # on every machine ([`cptlib/data`](https://github.com/cptlib/cptlib/blob/main/cptlib/data/README.md)). They will tell
 # what the training costs elsewhere. The loop is in
-# [`evaluate.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/evaluate.py); it scores one window of text at a
+# [`scoring.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/scoring.py); it scores one window of text at a
 # time, so it needs little memory beside the model.
 
 # %%

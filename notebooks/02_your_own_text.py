@@ -134,7 +134,7 @@ print(report)
 # documents that share 80% of all their runs count as one text. Comparing every pair would take forever in a large
 # corpus, so MinHash picks the pairs worth comparing: it keeps sixteen small numbers for each document, chosen so
 # that similar documents probably have one in common
-# ([`duplicates.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/duplicates.py)).
+# ([`duplicates.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/documents/duplicates.py)).
 
 # %%
 ax = forecast.plot_lengths(report.lengths)

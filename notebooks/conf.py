@@ -4,16 +4,18 @@ import sys
 import tomllib
 from pathlib import Path
 
+import cptlib
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_site"))
 
-_project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+_project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 repository = _project["urls"]["Repository"]
 _owner, _name = repository.split("/")[-2:]
 
 project = _name
 copyright = f"the {_name} authors, Apache-2.0"
-release = _project["version"]
+release = cptlib.__version__
 language = "en"
 extensions = [
     "myst_nb",

@@ -250,12 +250,14 @@ def test_set_up_is_folded_and_names_in_cells_lead_to_their_documentation(soups):
 
 
 def test_everything_public_is_documented_with_its_source(soups):
-    for path in (ROOT / "cptlib").glob("[a-z]*.py"):
-        page = soups[f"api/{path.stem}.html"]
-        for name in re.findall(r"^(?:def|class) ([a-zA-Z]\w*)", path.read_text(), re.MULTILINE):
-            entry = page.find(id=f"cptlib.{path.stem}.{name}")
-            assert entry, f"{path.stem}.{name} has no docstring"
-            assert entry.find("a", href=f"../_modules/cptlib/{path.stem}.html#{name}")
+    package = ROOT / "cptlib"
+    for path in [*package.glob("[a-z]*.py"), *package.glob("documents/[a-z]*.py"), *package.glob("bench/[a-z]*.py")]:
+        parts = path.relative_to(package).with_suffix("").parts
+        page = soups[f"api/{'.'.join(parts)}.html"]
+        for name in re.findall(r"^(?:def|class) ([a-zA-Z]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE):
+            entry = page.find(id=f"cptlib.{'.'.join(parts)}.{name}")
+            assert entry, f"{'.'.join(parts)}.{name} has no docstring"
+            assert entry.find("a", href=f"../_modules/cptlib/{'/'.join(parts)}.html#{name}")
 
 
 def test_each_of_the_25_questions_is_answered_or_said_to_be_open(soups):

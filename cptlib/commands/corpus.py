@@ -30,7 +30,7 @@ def corpus(
     and time that training on them would take.
 
     Formats: .txt .md .html .pdf .docx .epub .json .jsonl .csv .parquet, each also with .gz behind, in nested folders. A .txt
-    file is one document, or several between lines that hold only <|endoftext|>. Nothing in PATH is changed.
+    file is one document, or several between lines that hold only `<|endoftext|>`. Nothing in PATH is changed.
 
       cptlib corpus my_texts                                   a report
       cptlib corpus my_texts --language en de --shortest 200   only English and German, from 200 characters

@@ -144,7 +144,7 @@ def prepared(app, post: Post):
 def link_within(text: str, repository: str) -> str:
     """Links to the library's modules and to other notebooks on GitHub lead to their pages here."""
     blob = re.escape(f"{repository}/blob/main/")
-    text = re.sub(rf"\({blob}cptlib/(\w+)\.py\)", r"(api/\1.md)", text)
+    text = re.sub(rf"\({blob}cptlib/([\w/]+)\.py\)", lambda link: f"(api/{link[1].replace('/', '.')}.md)", text)
     return re.sub(rf"\({blob}notebooks/(\w+\.ipynb)\)", r"(\1)", text)
 
 

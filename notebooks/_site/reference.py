@@ -20,7 +20,9 @@ PAGE = """# cptlib.{0}
 
 
 def modules() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(cptlib.__path__) if module.name != "__main__"]
+    """Every module's name below cptlib, as in documents.folder, less the commands: these are explained by their --help."""
+    found = [module.name.removeprefix("cptlib.") for module in pkgutil.walk_packages(cptlib.__path__, "cptlib.")]
+    return [name for name in found if not name.startswith(("__main__", "commands"))]
 
 
 def write_pages(app) -> None:
@@ -28,7 +30,7 @@ def write_pages(app) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name in modules():
-        (folder / f"{name}.md").write_text(PAGE.format(name))
+        (folder / f"{name}.md").write_text(PAGE.format(name), encoding="utf-8")
 
 
 def list_fields(app, what, name, obj, options, lines: list[str]) -> None:
