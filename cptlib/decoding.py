@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from cptlib import guess
 from cptlib.pieces import Problem, Unreadable
 
 DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
@@ -29,7 +30,7 @@ def encoding_of(stream: BinaryIO) -> tuple[str, int]:
     """The encoding of a text, and how many of its bytes do not fit it where it is UTF-8 (None of another is counted here).
 
     By its byte order mark; UTF-8 where that fits all of it, or far more of it than not: a byte pasted in from elsewhere,
-    or an end cut off within a character, changes no file's encoding; else the likeliest by charset-normalizer. The stream
+    or an end cut off within a character, changes no file's encoding; else the likeliest by its letters (`guess`). The stream
     is back at its beginning afterwards. Raises Unreadable for what is no text.
     """
     head = stream.read(SAMPLE)
@@ -42,14 +43,15 @@ def encoding_of(stream: BinaryIO) -> tuple[str, int]:
     fitting, strange, cut, line = _survey(stream)
     if marked or not strange + cut or fitting > 3 * strange:
         return marked or "utf-8", strange + cut
-    from charset_normalizer import from_bytes
-
     stream.seek(line)
-    best = from_bytes(stream.read(SAMPLE)).best()
+    sample = stream.read(SAMPLE)
     stream.seek(0)
-    if best is None:
+    if len(sample) == SAMPLE:  # not to end within a character: none of several bytes ends in one of these
+        sample = sample[: max(map(sample.rfind, b'\n ,.<"'))] or sample
+    encoding = guess.likeliest(sample)
+    if encoding is None:
         raise Unreadable("binary, or text in an encoding that could not be told")
-    return best.encoding, 0
+    return encoding, 0
 
 
 def _survey(stream: BinaryIO) -> tuple[int, int, bool, int]:
@@ -96,6 +98,8 @@ class TextFile:
 
 def notes(text: TextFile) -> Iterator[Problem]:
     """What is to be said of a text file that was read."""
+    if not text.encoding.startswith("utf"):
+        yield Problem(f"read as {text.encoding}", bad=False)
     if text.replaced:
         encoding = text.encoding.removesuffix("-sig")
         yield Problem(f"{text.replaced} places are not {encoding}; they were read as \ufffd", bad=False)
