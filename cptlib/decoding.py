@@ -26,12 +26,12 @@ _STRANGE = re.compile("[\udc80-\udcff]")  # what a byte that is not UTF-8 become
 SAMPLE = 1 << 16  # bytes from which the encoding is guessed
 
 
-def encoding_of(stream: BinaryIO) -> tuple[str, int]:
+def encoding_of(stream: BinaryIO, claimed: str = "") -> tuple[str, int]:
     """The encoding of a text, and how many of its bytes do not fit it where it is UTF-8 (None of another is counted here).
 
     By its byte order mark; UTF-8 where that fits all of it, or far more of it than not: a byte pasted in from elsewhere,
-    or an end cut off within a character, changes no file's encoding; else the likeliest by its letters (`guess`). The stream
-    is back at its beginning afterwards. Raises Unreadable for what is no text.
+    or an end cut off within a character, changes no file's encoding; else the one claimed, where it fits, or the likeliest by
+    its letters (`guess`). The stream is back at its beginning afterwards. Raises Unreadable for what is no text.
     """
     head = stream.read(SAMPLE)
     stream.seek(0)
@@ -48,10 +48,17 @@ def encoding_of(stream: BinaryIO) -> tuple[str, int]:
     stream.seek(0)
     if len(sample) == SAMPLE:  # not to end within a character: none of several bytes ends in one of these
         sample = sample[: max(map(sample.rfind, b'\n ,.<"'))] or sample
-    encoding = guess.likeliest(sample)
+    encoding = claimed if _fits(sample, claimed) else guess.likeliest(sample)
     if encoding is None:
         raise Unreadable("binary, or text in an encoding that could not be told")
     return encoding, 0
+
+
+def _fits(sample: bytes, encoding: str) -> bool:
+    try:
+        return bool(encoding and sample.decode(encoding))
+    except (UnicodeDecodeError, LookupError):
+        return False
 
 
 def _survey(stream: BinaryIO) -> tuple[int, int, bool, int]:
@@ -74,11 +81,30 @@ def _survey(stream: BinaryIO) -> tuple[int, int, bool, int]:
         stream.seek(0)
 
 
-class TextFile:
-    """A text stream in the file's own encoding. Bytes that are none of it become U+FFFD, and `replaced` counts them."""
+_WIDER = {"iso8859-1": "cp1252", "iso8859-9": "cp1254", "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932"}
+_WIDER |= {"euc_kr": "cp949", "tis-620": "cp874"}
 
-    def __init__(self, stream: BinaryIO, newline: str | None = None):
-        self.encoding, self.replaced = encoding_of(stream)
+
+def _as_browsers_read(claimed: str) -> str:
+    """The encoding that a page means by the name it gives: a wider one for some, and none by one that does not exist or
+    cannot be true (what is UTF-8 is seen from its bytes)."""
+    try:
+        name = codecs.lookup(claimed).name
+    except LookupError:
+        return ""
+    return "" if name.startswith("utf") else _WIDER.get(name, name)
+
+
+class TextFile:
+    """A text stream in the file's own encoding. Bytes that are none of it become U+FFFD, and `replaced` counts them.
+
+    claimed: the encoding that the file names. assumed: whether it was guessed.
+    """
+
+    def __init__(self, stream: BinaryIO, newline: str | None = None, claimed: str | None = None):
+        believed = _as_browsers_read(claimed) if claimed else ""
+        self.encoding, self.replaced = encoding_of(stream, believed)
+        self.assumed = not self.encoding.startswith("utf") and self.encoding != believed
         self.stream = io.TextIOWrapper(stream, self.encoding, errors="replace", newline=newline)
 
     def blocks(self, size: int) -> Iterator[str]:
@@ -98,7 +124,7 @@ class TextFile:
 
 def notes(text: TextFile) -> Iterator[Problem]:
     """What is to be said of a text file that was read."""
-    if not text.encoding.startswith("utf"):
+    if text.assumed:
         yield Problem(f"read as {text.encoding}", bad=False)
     if text.replaced:
         encoding = text.encoding.removesuffix("-sig")

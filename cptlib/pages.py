@@ -15,11 +15,9 @@ def read_html(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     from bs4.dammit import EncodingDetector
     from markitdown.converters import HtmlConverter
 
-    declared = EncodingDetector.find_declared_encoding(stream.read(SAMPLE), is_html=True)
+    claimed = EncodingDetector.find_declared_encoding(stream.read(SAMPLE), is_html=True)
     stream.seek(0)
-    text = TextFile(stream)
-    if declared and not text.encoding.startswith("utf"):  # what is UTF-8 is UTF-8, whatever the page claims
-        text.stream.reconfigure(encoding=declared)
+    text = TextFile(stream, claimed=claimed)
     yield Piece(HtmlConverter().convert_string("".join(text.blocks(SAMPLE)), **_BARE).markdown)
     yield from notes(text)
 

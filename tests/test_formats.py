@@ -68,11 +68,33 @@ def test_a_pages_own_encoding_is_believed_unless_it_is_utf_8(tmp_path):
     assert texts(read(tmp_path / "a.html", page.format("iso-8859-2").encode())) == ["Šárka a čaj"]
 
 
+FRENCH = "Là-bas, derrière l’église, les élèves ont déjà mangé leur gâteau à la crème. "
+RUSSIAN = "Жили-были старик со старухой у самого синего моря. "
+PAGE = '<html><head><meta charset="{}"></head><body><p>{}</p></body></html>'
+
+
+@pytest.mark.parametrize("claimed", ["utf-8", "ascii", "shift_jis", "no-such", "gb2312"])
+def test_a_page_that_names_a_wrong_encoding_is_read_all_the_same(tmp_path, claimed):
+    found = read(tmp_path / "a.html", PAGE.format(claimed, FRENCH * 3).encode("cp1252"))
+    assert texts(found) == [(FRENCH * 3).strip()] and found[1] == Problem("read as cp1252", bad=False)
+
+
+def test_a_page_that_names_none_is_read_as_what_is_likeliest(tmp_path):
+    found = read(tmp_path / "a.html", f"<p>{RUSSIAN * 3}".encode("koi8_r"))
+    assert texts(found) == [(RUSSIAN * 3).strip()] and found[1].reason == "read as koi8_r"
+
+
+@pytest.mark.parametrize(
+    ("claimed", "encoding"), [("iso-8859-1", "cp1252"), ("windows-1251", "cp1251"), ("gb2312", "gbk")]
+)
+def test_a_page_that_names_its_encoding_is_believed_without_a_note(tmp_path, claimed, encoding):
+    """Browsers read Latin-1 as cp1252 and gb2312 as gb18030, and pages are written for them."""
+    text = {"cp1252": "“Où ?” — là… €5", "cp1251": RUSSIAN.strip(), "gbk": "朱镕基说，从前有一座山。"}[encoding]
+    assert read(tmp_path / "a.html", PAGE.format(claimed, text).encode(encoding)) == [Piece(text)]
+
+
 def test_bytes_of_no_encoding_are_told(tmp_path):
-    russian = (
-        "Жили-были старик со старухой у самого синего моря. ".encode("cp1251") * 5000
-    )  # longer than the sample that is judged
-    found = read(tmp_path / "a.txt", russian + b"\x98")
+    found = read(tmp_path / "a.txt", RUSSIAN.encode("cp1251") * 5000 + b"\x98")  # longer than the sample that is judged
     assert "\ufffd" in texts(found)[0]
     assert found[-1].reason == "1 places are not cp1251; they were read as \ufffd"
 
