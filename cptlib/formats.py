@@ -56,7 +56,7 @@ def _open(path: Path) -> BinaryIO:
     if path.suffix.lower() != ".gz":
         return path.open("rb")
     unzipped = gzip.open(path)  # noqa: SIM115  the caller closes it
-    if kind_of(path) in TEXTS:
+    if kind_of(path) in (*TEXTS, ".html"):
         return unzipped
     with unzipped:  # the other formats are read from their end: unpack first, to disk
         whole = tempfile.TemporaryFile()  # noqa: SIM115  and this
@@ -98,6 +98,11 @@ def cut_before(text: str, end: int) -> int:
     return end
 
 
+CONVERTED = {
+    ".html": read_html,
+    ".pdf": read_pdf,
+    ".docx": read_docx,
+    ".epub": read_epub,
+}  # what comes out is text only
 TEXTS = {".txt": _read_text, ".md": _read_text, ".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv}
-TEXTS[".html"] = read_html
-READERS = {**TEXTS, ".pdf": read_pdf, ".docx": read_docx, ".epub": read_epub, ".parquet": read_parquet}
+READERS = {**TEXTS, **CONVERTED, ".parquet": read_parquet}

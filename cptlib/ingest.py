@@ -30,7 +30,7 @@ def from_folder(
     """(documents, report) of all files below `path`, or of one file: a `datasets.Dataset` and a Report.
 
     Read are .txt, .md, .html, .pdf, .docx, .epub, .json, .jsonl, .csv and .parquet, each also with .gz behind. Texts are
-    cleaned (`clean.clean`; markup: leave HTML tags), and exact and near duplicates dropped (`duplicates`). The columns:
+    cleaned (`clean`; markup: leave HTML tags), and exact and near duplicates dropped (`duplicates`). The columns:
     `text`; `source`, the file; `document`, a number; `ends`, False where a document goes on in the next row; `group`, a
     number that documents resembling each other share (`corpus.split` keeps them on one side).
 
@@ -119,7 +119,7 @@ class _Reading:
                     if isinstance(found, Problem):
                         self._say(source, found)
                         continue
-                    if text := self._passed(source, found):
+                    if text := self._passed(file, source, found):
                         yield {"text": text, "source": source, "document": document, "ends": found.ends}
                     document += found.ends
                     bar.update(min(len(found.text), end - bar.n))  # characters are about bytes
@@ -131,9 +131,9 @@ class _Reading:
         except ImportError as error:
             raise CorpusError(f"{file.name}: {error.name.partition('.')[0]} is missing. Run: {INSTALL}") from error
 
-    def _passed(self, source: str, piece: Piece) -> str | None:
+    def _passed(self, file: Path, source: str, piece: Piece) -> str | None:
         """The cleaned text; None where it is left out."""
-        text = clean.clean(piece.text, self.markup)
+        text = self._cleaned(file, source, piece.text)
         self.report.texts += 1
         if not text:
             return self._leave_out(source, "no text in it", bad=True)
@@ -143,6 +143,15 @@ class _Reading:
         if self.languages and (found := clean.language(text)) not in self.languages:
             return self._leave_out(source, f"in another language ({found})", bad=False)
         return text
+
+    def _cleaned(self, file: Path, source: str, text: str) -> str:
+        kind, markup = formats.kind_of(file), 0
+        if not (self.markup or kind in formats.CONVERTED):
+            text, markup = clean.without_markup(text, markdown=kind == ".md")
+        for what, count in (("HTML tags and entities", markup), ("control characters", clean.control_characters(text))):
+            if count:
+                self._note(source, f"{what} taken out", count=count)
+        return clean.clean(text, markdown=kind == ".md")
 
     def _files(self) -> Iterator[Path]:
         if self.path.is_file():

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from conftest import sentence, write_pdf
+from conftest import sentence, write_docx, write_epub, write_pdf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -123,6 +123,48 @@ def test_a_note_on_a_text_that_was_read_is_no_error(tmp_path, capsys):
     assert report.as_dict()["notes"][0]["file"] == "a.txt"
     assert corpus.read(str(tmp_path / "a.txt"))["text"][0].startswith("Zoë’s façade")
     assert capsys.readouterr().out.endswith("a.txt: 1 places are not utf-8; they were read as \ufffd.\n")
+
+
+SHOWN = "Write <em>so</em>, List<S> or <!-- a note -->; &lt; is a sign."
+
+
+@pytest.mark.parametrize("suffix", [".html", ".docx", ".epub"])
+def test_what_a_page_shows_is_its_text(tmp_path, suffix):
+    """A parser has been there already: what looks like markup now is what the page speaks of."""
+    escaped = SHOWN.replace("&", "&amp;").replace("<", "&lt;")
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".html":
+        path.write_text(f"<p>{escaped}</p>")
+    else:
+        write = {".docx": write_docx, ".epub": write_epub, ".pdf": write_pdf}[suffix]
+        write(path, SHOWN if suffix == ".pdf" else escaped)
+    documents, report = ingest.from_folder(tmp_path)
+    assert documents["text"][:] == [SHOWN] and report.notes == []
+
+
+def test_markup_that_goes_from_a_text_is_counted(tmp_path):
+    """In plain text and in fields where the text is HTML, in Markdown outside of its code."""
+    (tmp_path / "a.txt").write_text("<p>One</p>\x07  &amp; `<b>more</b>`" + " and so on" * 9)
+    (tmp_path / "b.txt").write_text("copy <input> <label>")
+    (tmp_path / "c.md").write_text("Two\n\n    <p>code</p>\n\n<p>Three  \nfour</p>")
+    (tmp_path / "d.jsonl").write_text('{"text": "<i>Five</i>"}\n{"text": "<i>Six</i>"}\n')
+    documents, report = ingest.from_folder(tmp_path)
+    assert documents["text"][:] == [
+        "One\n  & `more`" + " and so on" * 9,
+        "copy <input> <label>",
+        "Two\n\n    <p>code</p>\n\nThree  \nfour",
+        "Five",
+        "Six",
+    ]
+    assert [(note.file, note.reason, note.count) for note in report.notes] == [
+        ("a.txt", "HTML tags and entities taken out", 5),
+        ("a.txt", "control characters taken out", 1),
+        ("c.md", "HTML tags and entities taken out", 2),
+        ("d.jsonl", "HTML tags and entities taken out", 4),
+    ]
+    assert "      5 × a.txt: HTML tags and entities taken out" in str(report)
+    documents, report = ingest.from_folder(tmp_path, markup=True)
+    assert "<i>Five</i>" in documents["text"][:] and not any("HTML" in note.reason for note in report.notes)
 
 
 def test_duplicates_and_hidden_files_are_no_error_under_strict(tmp_path):
