@@ -20,7 +20,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\x1b"))
+_CONTROL = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b\x1c\x1d\x1e\x1f"))  # not those that part words and lines
 _NOT_ASCII = bytes(range(128, 256))
 _STRANGE = re.compile("[\udc80-\udcff]")  # what a byte that is not UTF-8 becomes under "surrogateescape"
 SAMPLE = 1 << 16  # bytes from which the encoding is guessed

@@ -20,6 +20,7 @@ from cptlib.rows import read_csv, read_json, read_jsonl, read_parquet
 __all__ = ["READERS", "SEPARATOR", "CorpusError", "Piece", "Problem", "cut_before", "kind_of", "read"]
 
 SEPARATOR = "<|endoftext|>"  # a line of its own between the documents of a .txt file, as in TinyStories' files
+_SEPARATOR = re.compile(rf"\n[ \t]*{re.escape(SEPARATOR)}[ \t]*(?=\n)")
 LONGEST_PIECE = 1_000_000  # characters; a longer text is handed out in pieces
 
 
@@ -69,7 +70,7 @@ def _read_text(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     """A document, or several between lines that hold only the separator."""
     text, rest, found = TextFile(stream), "\n", False
     for block in text.blocks(LONGEST_PIECE):
-        *whole, rest = re.split(rf"\n{re.escape(SEPARATOR)}(?=\n)", rest + block)
+        *whole, rest = _SEPARATOR.split(rest + block)
         whole = [document for document in whole if document.strip()]
         yield from map(Piece, whole)
         found = found or bool(whole)
@@ -77,7 +78,9 @@ def _read_text(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
             at = cut_before(rest, LONGEST_PIECE)
             yield Piece(rest[:at], ends=False)
             rest = rest[at:]
-    rest = rest.removesuffix("\n").removesuffix(SEPARATOR)
+    rest = rest.removesuffix("\n")
+    if rest.rstrip(" \t").endswith(SEPARATOR):
+        rest = rest.rstrip(" \t").removesuffix(SEPARATOR)
     if rest.strip() or not found:
         yield Piece(rest)
     yield from notes(text)

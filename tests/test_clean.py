@@ -15,6 +15,8 @@ from cptlib.clean import clean, control_characters, language, without_markup
     [
         ("one\x00\x07 two\x1b[31m red\x1b[0m\r\nthree\r", "one two red\nthree"),
         ("a\n \n\t\n\n\nb  \nc", "a\n\nb\nc"),
+        ("one\x0btwo\x0cthree\x1efour\x1ffive", "one\ntwo\nthree\nfour five"),
+        ("\n\n    while x:\n        x = f(x)\n\n", "    while x:\n        x = f(x)"),
         ("ﬁne \ufb02ag\u00ad, soft\u00adly", "fine flag, softly"),
         ("schÃ¶n â€œquotedâ€\x9d", "schön “quoted”"),
         ("Mi\u00c4\u0085sko: libertÃ\u00a0\nfin", "Miąsko: libertà\nfin"),  # a line break and a blank inside letters
@@ -89,6 +91,11 @@ def test_a_comment_in_markdown_is_hidden():
 def test_a_fence_makes_any_text_markdown():
     text = "<p>One</p>\n```\n<b>two</b>\n```\n"
     assert without_markup(text) == ("\nOne\n\n```\n<b>two</b>\n```\n", 2)
+
+
+def test_two_blanks_that_break_a_line_stay_in_markdown():
+    assert clean("a  \nb \nc   \n   \n\n\nd  \n", markdown=True) == "a  \nb\nc  \n\nd"
+    assert clean("a  \nb", markdown=False) == "a\nb"
 
 
 def test_control_characters_are_counted():

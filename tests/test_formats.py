@@ -154,6 +154,12 @@ def test_documents_in_a_txt_lie_between_separator_lines(tmp_path):
         f"{SEPARATOR}\nOne {SEPARATOR} two.\r\n{SEPARATOR}\r\n{SEPARATOR}\nThree.\n{SEPARATOR}\n".encode(),
     )
     assert [text.strip() for text in texts(found)] == [f"One {SEPARATOR} two.", "Three."]
+    found = read(tmp_path / "a.txt", f"  {SEPARATOR}\n    One.\n\t{SEPARATOR} \t\nTwo.\n{SEPARATOR}  ".encode())
+    assert [text.strip("\n") for text in texts(found)] == ["    One.", "Two."]
+
+
+def test_separators_of_text_are_no_sign_of_a_binary_file(tmp_path):
+    assert texts(read(tmp_path / "a.txt", b"One\x0btwo\x1fthree\x1e")) == ["\nOne\x0btwo\x1fthree\x1e"]
 
 
 def test_a_text_too_long_to_hold_comes_in_pieces_with_one_end(tmp_path, monkeypatch):
