@@ -12,6 +12,7 @@ import pytest
 from conftest import sentence, write_docx, write_epub, write_pdf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from cptlib import formats
 from cptlib.formats import READERS, SEPARATOR, Piece, Problem
@@ -219,6 +220,84 @@ def test_another_column_can_hold_the_text(tmp_path):
     assert problem.reason == 'no column "text", only title, body: rename one or name another column'
 
 
+@pytest.mark.parametrize("write", [None, write_docx, write_epub])
+def test_no_backslash_comes_in(tmp_path, write):
+    text = "Set max_line_length or *all*, 2 * 3, __main__, [x], 1. and #tag."
+    path = tmp_path / f"a.{write.__name__[-4:] if write else 'html'}"
+    write(path, text) if write else path.write_text(f"<p>{text}</p>")
+    assert texts(read(path)) == [text]
+
+
+def test_a_table_without_a_head_gets_none(tmp_path):
+    rows = "".join(f"<tr><td>{name}</td><td>{price}</td></tr>" for name, price in (("Rope", "4"), ("Tar", "9")))
+    assert texts(read(tmp_path / "a.html", f"<table>{rows}</table>".encode())) == [
+        "| Rope | 4 |\n| --- | --- |\n| Tar | 9 |"
+    ]
+
+
+def pdf_of_lines(path, *pages):
+    """A page's lines as they stand; a picture for a page that is None."""
+    from fpdf import FPDF
+
+    pdf = FPDF()
+    pdf.set_font("Helvetica", size=10)
+    for lines in pages:
+        pdf.add_page()
+        for line in lines or ():
+            pdf.cell(text=line, new_x="LMARGIN", new_y="NEXT")
+        if lines is None:
+            pdf.image(Image.new("1", (8, 8)), w=50)
+    pdf.output(str(path))
+
+
+def test_a_dash_in_a_pdf_keeps_its_blanks(tmp_path):
+    lines = [
+        "Open from May - July, 8 - 20, and on no other day of the whole long year - as ever;",
+        "- ropes and tar, and whatever else a ship may need that has been at sea for so long;",
+        "- bread. Take 7 - 3 of these, or make -j 2 - no more - and that is all there is to -",
+        "and then no more.",
+    ]
+    pdf_of_lines(tmp_path / "a.pdf", lines)
+    assert texts(read(tmp_path / "a.pdf"))[0].strip() == " ".join(lines)
+
+
+@pytest.mark.parametrize(("head", "tail"), [("recom", "mendation"), ("right", "angle")])
+def test_a_divided_word_of_a_pdf_is_joined_and_breaks_no_paragraph(tmp_path, head, tail):
+    lines = [
+        "The council met in the autumn and read what the keeper of the lighthouse had sent,",
+        f"who asked for new glass before the winter, and who closed with a single {head}-",
+        f"{tail} that nobody understood at first. They went over it twice, until someone saw",
+        "what had been meant by it, and the glass was ordered on the very same day from Leeds.",
+    ]
+    pdf_of_lines(tmp_path / "a.pdf", lines)
+    [found] = texts(read(tmp_path / "a.pdf"))
+    assert found.strip().replace("right-angle", "rightangle") == " ".join(lines).replace("- ", "")
+
+
+def test_cells_of_a_pdf_stay_apart(tmp_path):
+    """PDFium sees a lone digit far to the right as a line, and forgets the line's end in one of its two ways to read."""
+    from fpdf import FPDF
+
+    pdf = FPDF(unit="pt")
+    pdf.add_page()
+    pdf.set_font("Helvetica", size=10)
+    rows = (("Length", "Price", "Boxes"), ("A twisted long rope", "7.25", "6"), ("Tar", "3.10", "800"))
+    for number, cells in enumerate(rows):
+        for cell, x in zip(cells, (31, 201, 371), strict=True):
+            pdf.text(x, 40 + 17 * number, cell)
+    pdf.output(str(tmp_path / "a.pdf"))
+    [found] = texts(read(tmp_path / "a.pdf"))
+    assert {"7.25", "6", "3.10", "800"} <= {*found.split()}
+
+
+def test_pages_of_a_pdf_that_are_pictures_are_named(tmp_path):
+    pdf_of_lines(tmp_path / "a.pdf", ["A cover."], None, [], None)
+    piece, note = read(tmp_path / "a.pdf")
+    assert piece.text.strip() == "A cover."
+    reason = "2 of 4 pages are pictures without text: scanned pages need OCR first (ocrmypdf, for one)"
+    assert note == Problem(reason, "page 2", bad=False)
+
+
 def test_lines_of_a_pdf_become_paragraphs(tmp_path):
     text = "The sea was calm that morning, and the boats went out as they had always done. " * 4
     write_pdf(tmp_path / "a.pdf", f"{text.strip()}\nA second paragraph.")
@@ -229,6 +308,43 @@ def test_lines_of_a_pdf_become_paragraphs(tmp_path):
 def test_a_books_first_lines_are_its_own(tmp_path):
     write_epub(tmp_path / "a.epub", "Chapter one.")
     assert texts(read(tmp_path / "a.epub")) == ["Chapter one."]
+
+
+def book(path, chapters, order, about=""):
+    """An EPUB with an opf: prefix and a folder of its own; `order` names its chapters."""
+    with zipfile.ZipFile(path, "w") as file:
+        rootfile = '<rootfile full-path="in side/book.opf"/>'
+        file.writestr(
+            "META-INF/container.xml", f'<container xmlns="urn:c"><rootfiles>{rootfile}</rootfiles></container>'
+        )
+        items = "".join(f'<opf:item id="{name}" href="text/{name}%201.xhtml"/>' for name in order if name != "unlisted")
+        spine = "".join(f'<opf:itemref idref="{name}"/>' for name in order)
+        parts = (
+            f"<opf:metadata>{about}</opf:metadata><opf:manifest>{items}</opf:manifest><opf:spine>{spine}</opf:spine>"
+        )
+        file.writestr("in side/book.opf", f'<opf:package xmlns:opf="urn:opf">{parts}</opf:package>')
+        for name, text in chapters.items():
+            file.writestr(f"in side/text/{name} 1.xhtml", text)
+
+
+def test_a_books_description_is_no_part_of_it(tmp_path):
+    about = (
+        "<title>T</title><description>A tale.\n\nOf the sea, says the shop.</description><identifier>isbn</identifier>"
+    )
+    book(tmp_path / "a.epub", {"one": "<p>One.</p>", "two": "<p>Two.</p>"}, ["one", "two"], about)
+    assert read(tmp_path / "a.epub") == [Piece("One.\n\nTwo.")]
+
+
+def test_a_chapter_that_is_missing_or_cannot_be_read_is_named(tmp_path):
+    chapters = {"one": "<p>One.</p>", "bad": bytes(range(256)), "old": "<p>Là-bas, l’été.</p>".encode("cp1252")}
+    book(tmp_path / "a.epub", chapters, ["gone", "one", "bad", "old", "unlisted"])
+    assert read(tmp_path / "a.epub") == [
+        Piece("One.\n\nLà-bas, l’été."),
+        Problem("its chapter in side/text/gone 1.xhtml is not in it"),
+        Problem("its chapter in side/text/bad 1.xhtml: binary, not text"),
+        Problem("read as cp1252", bad=False),
+        Problem("its chapter in side/unlisted is not in it"),
+    ]
 
 
 @pytest.mark.parametrize(

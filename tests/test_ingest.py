@@ -128,7 +128,7 @@ def test_a_note_on_a_text_that_was_read_is_no_error(tmp_path, capsys):
 SHOWN = "Write <em>so</em>, List<S> or <!-- a note -->; &lt; is a sign."
 
 
-@pytest.mark.parametrize("suffix", [".html", ".docx", ".epub"])
+@pytest.mark.parametrize("suffix", [".html", ".docx", ".epub", ".pdf"])
 def test_what_a_page_shows_is_its_text(tmp_path, suffix):
     """A parser has been there already: what looks like markup now is what the page speaks of."""
     escaped = SHOWN.replace("&", "&amp;").replace("<", "&lt;")
