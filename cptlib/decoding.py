@@ -27,11 +27,12 @@ SAMPLE = 1 << 16  # bytes from which the encoding is guessed
 
 
 def encoding_of(stream: BinaryIO, claimed: str = "") -> tuple[str, int]:
-    """The encoding of a text, and how many of its bytes do not fit it where it is UTF-8 (None of another is counted here).
+    """The encoding of a text, and how many of its bytes do not fit it where it is UTF-8 (else they are counted in reading).
 
-    By its byte order mark; UTF-8 where that fits all of it, or far more of it than not: a byte pasted in from elsewhere,
-    or an end cut off within a character, changes no file's encoding; else the one claimed, where it fits, or the likeliest by
-    its letters (`guess`). The stream is back at its beginning afterwards. Raises Unreadable for what is no text.
+    By its byte order mark; UTF-8 where more of the text fits that than does not, since others seldom fit by chance: a byte
+    pasted in from elsewhere, or an end cut off within a character, changes no file's encoding; else the one claimed, where
+    it fits, or the likeliest by its letters (`guess`). The stream is back at its beginning afterwards. Raises Unreadable
+    for what is no text.
     """
     head = stream.read(SAMPLE)
     stream.seek(0)
@@ -41,7 +42,7 @@ def encoding_of(stream: BinaryIO, claimed: str = "") -> tuple[str, int]:
     if len(head) - len(head.translate(None, _CONTROL)) > len(head) / 100:
         raise Unreadable("binary, not text")
     fitting, strange, cut, line = _survey(stream)
-    if marked or not strange + cut or fitting > 3 * strange:
+    if marked or not strange + cut or fitting > strange:
         return marked or "utf-8", strange + cut
     stream.seek(line)
     sample = stream.read(SAMPLE)
@@ -107,10 +108,20 @@ class TextFile:
         self.assumed = not self.encoding.startswith("utf") and self.encoding != believed
         self.stream = io.TextIOWrapper(stream, self.encoding, errors="replace", newline=newline)
 
+    def peek(self) -> str:
+        """The first characters; they are still to be read."""
+        start = self.stream.read(SAMPLE)
+        self.stream.seek(0)
+        return start
+
+    def read(self, size: int) -> str:
+        """The next `size` characters, fewer only at the end."""
+        return self._counted(self.stream.read(size))
+
     def blocks(self, size: int) -> Iterator[str]:
         """The text, `size` characters at a time."""
-        while block := self.stream.read(size):
-            yield self._counted(block)
+        while block := self.read(size):
+            yield block
 
     def lines(self) -> Iterator[str]:
         """The text, line by line."""

@@ -1,6 +1,8 @@
 """Each format is read for what it says, whatever its encoding; and what cannot be read is named, never raised or lost."""
 
+import csv
 import gzip
+import io
 import json
 import random
 import re
@@ -195,6 +197,47 @@ def test_json_may_be_an_array_an_object_or_lines(tmp_path):
     assert texts(read(tmp_path / "a.json", b'{"text": "Only."}')) == ["Only."]
 
 
+def test_an_array_may_hold_strings_and_a_number_be_none(tmp_path):
+    assert texts(read(tmp_path / "a.json", b'["One.", "Two."]')) == ["One.", "Two."]
+    content = b'[{"text": "One.", "n": NaN}, {"n": -Infinity, "text": "Two."}]'
+    assert texts(read(tmp_path / "a.json", content)) == texts(read(tmp_path / "a.jsonl", content)) == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_lines_of_json_may_be_an_array_all_the_same(tmp_path, indent):
+    content = json.dumps([{"text": f"Text {n}."} for n in range(9)], indent=indent)
+    assert texts(read(tmp_path / "a.jsonl", f"\n {content}\n".encode())) == [f"Text {n}." for n in range(9)]
+
+
+def test_json_larger_than_a_piece_is_read(tmp_path, monkeypatch):
+    """Whatever the values are cut by the pieces in which a file is read; numbers too."""
+    values = [{"text": "x" * n, "n": [n, {"m": "]"}]} for n in range(0, 200, 7)]
+    monkeypatch.setattr("cptlib.rows.SAMPLE", 16)
+    for content in (json.dumps(values), "\n".join(map(json.dumps, values)), json.dumps(values, indent=1)):
+        assert texts(read(tmp_path / "a.json", content.encode())) == [value["text"] for value in values]
+    found = read(tmp_path / "a.json", b"[123456789012345678901234567890, 2]")
+    assert [problem.where for problem in found] == ["object 1", "object 2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "good", "reason"),
+    [
+        (b'[{"text": "One."}, {"text": "Two."}', 2, "damaged behind object 2 (the array does not end"),
+        (b'[{"text": "One."}, {"text": "Tw', 1, "damaged behind object 1 (Unterminated string"),
+        (b'[{"text": "One."}, {text: 3}, {"text": "x"}]', 1, "damaged behind object 1 ("),
+        (b'{"text": "One."}' + b"[" * 200_000, 1, "damaged behind object 1 (nested too deep)"),
+    ],
+)
+def test_json_is_read_up_to_the_damage(tmp_path, content, good, reason):
+    *pieces, problem = read(tmp_path / "a.json", content)
+    assert len(pieces) == len(texts(pieces)) == good and problem.reason.startswith(reason) and problem.bad
+
+
+def test_bytes_replaced_in_json_are_counted(tmp_path):
+    found = read(tmp_path / "a.json", '[{"text": "Zoë’s façade"}, {"text": "caf'.encode() + b'\xe9"}]')
+    assert texts(found) == ["Zoë’s façade", "caf\ufffd"] and found[2].reason.startswith("1 places are not utf-8")
+
+
 def test_a_bad_row_does_not_take_its_neighbours_along(tmp_path):
     found = read(tmp_path / "a.jsonl", b'{"text": "One."}\n{"text": \n[1]\n{"text": null}\n{"text": "Two."}\n')
     assert texts(found) == ["One.", "Two."]
@@ -203,6 +246,108 @@ def test_a_bad_row_does_not_take_its_neighbours_along(tmp_path):
     assert texts(found) == ["One;\nstill one.", "Two."] and found[1].where == "row 2"
     pyarrow.parquet.write_table(pyarrow.table({"text": ["One.", None]}), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet")[1].where == "row 2"
+
+
+JOINED = "more fields than the header has: what stands behind the text was joined to it"
+QUOTES = "quotes that do not match: they were read as characters"
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ("text\nFog, wind and rain.\nSun", ["Fog, wind and rain.", "Sun"]),
+        ("id;text\n7;Fog; wind\n8;Sun", ["Fog; wind", "Sun"]),
+        ('id,text\n7,"Fog, wind", said Ann, and rain\n8,Sun', ["Fog, wind, said Ann, and rain", "Sun"]),
+    ],
+)
+def test_a_row_longer_than_its_header_loses_nothing(tmp_path, content, rows):
+    found = read(tmp_path / "a.csv", content.encode())
+    assert texts(found) == rows
+    assert Problem(JOINED, "row 1", bad=False) in found
+
+
+def test_a_row_too_long_whose_text_is_not_known_is_named(tmp_path):
+    found = read(tmp_path / "a.csv", b"text,id\nFog, wind,7\nSun,8\nRain,9,,\n")
+    assert texts(found) == ["Sun", "Rain"]
+    reason = "more fields than the header has, so that its text cannot be told: put it in quotes"
+    assert found[0] == Problem(reason, "row 1")
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ('id,text\n1,"Fog\n2,Wind\n3,Sun\n', ['"Fog', "Wind", "Sun"]),
+        ('id,text\n1,"Fog\n2,Wind\n3,"Sun"\n', ['"Fog', "Wind", "Sun"]),
+        (
+            'id,text\n1,He said "go"\n2,"Wind" he said\n3,"""Sun""\nand"\n',
+            ['He said "go"', '"Wind" he said', '"Sun"\nand'],
+        ),
+    ],
+)
+def test_an_open_quote_takes_no_other_row(tmp_path, content, rows):
+    found = read(tmp_path / "a.csv", content.encode())
+    assert texts(found) == rows
+    [note] = [problem for problem in found if isinstance(problem, Problem)]
+    assert note.reason == QUOTES and not note.bad
+
+
+def test_quotes_escaped_with_a_backslash_are_read(tmp_path):
+    content = r"""id,text
+1,"She said \"fog, wind\", and went to C:\new."
+2,"It ends with a \"quote\""
+3,"Two
+lines \"of\" it"
+4,Sun.
+"""
+    assert read(tmp_path / "a.csv", content.encode()) == [
+        Piece('She said "fog, wind", and went to C:\\new.'),
+        Piece('It ends with a "quote"'),
+        Piece('Two\nlines "of" it'),
+        Piece("Sun."),
+    ]
+
+
+def test_a_stray_quote_in_a_tab_file_is_a_character(tmp_path):
+    rows = [
+        '"Fog, said Ann.',
+        "Rain.",
+        'Ended so."',
+        'It was 5" wide.',
+        '"Wind," and "sun"',
+        "One\nof two lines",
+        '"',
+        "Sun.",
+    ]
+    lines = [f"{n}\t" + (f'"{row}"' if "\n" in row else row) for n, row in enumerate(rows)]
+    assert texts(read(tmp_path / "a.csv", "\n".join(["id\ttext", *lines]).encode())) == rows
+
+
+def test_a_blank_line_and_a_line_for_excel_are_no_rows(tmp_path):
+    assert read(tmp_path / "a.csv", b"sep=|\r\n\r\nid|text\r\n1|Fog, wind\r\n\r\n , \r\n2|Sun\r\n\r\n") == [
+        Piece("Fog, wind"),
+        Problem('no field "text" in this row', "row 2"),
+        Piece("Sun"),
+    ]
+    assert texts(read(tmp_path / "a.csv", b"text\n\nFog\n   \nSun\n")) == ["Fog", "Sun"]
+
+
+def test_a_name_in_the_header_may_hold_a_line_break(tmp_path):
+    assert texts(read(tmp_path / "a.csv", b'"no\nof it";"text";"x"\n1;Fog;\n2;Sun;\n')) == ["Fog", "Sun"]
+
+
+@FUZZED
+@given(
+    rows=st.lists(
+        st.tuples(st.text(st.sampled_from('ab",;\n\r\\ é')), st.text(st.characters(min_codepoint=32))), min_size=1
+    ),
+    tab=st.booleans(),
+)
+def test_what_csv_wrote_is_read_to_the_letter(tmp_path, rows, tab):
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, delimiter="\t" if tab else ",", quoting=csv.QUOTE_ALL)
+    writer.writerows([("id", "text", "more"), *((n, *row) for n, row in enumerate(rows))])
+    found = read(tmp_path / "a.csv", table.getvalue().encode("utf-8", "replace"))
+    assert found == [Piece(text) for text, _ in rows]
 
 
 def test_what_lies_before_the_damage_of_a_gz_is_read(tmp_path):
@@ -353,7 +498,7 @@ def test_a_chapter_that_is_missing_or_cannot_be_read_is_named(tmp_path):
         ("a.txt", b"", "empty file"),
         ("a.txt", bytes(range(256)) * 10, "binary, not text"),
         ("a.jsonl", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "binary, not text"),
-        ("a.json", b'[{"text": "x"', "not readable as .json (IncompleteJSONError"),
+        ("a.json", b'[{"text": "x"', "damaged behind object 0 ("),
         ("a.json", b"[]", "no documents in it"),
         ("a.csv", b"id,text\n", "no documents in it"),
         ("a.docx", b"\xd0\xcf\x11\xe0" + b"x" * 600, "encrypted, or in Word's format from before 2007"),
