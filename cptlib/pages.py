@@ -34,10 +34,14 @@ def _page(stream: BinaryIO) -> TextFile:
     return TextFile(stream, claimed=claimed)
 
 
+_PAGE_END = re.compile(r"</(?:body|html)\s*>", re.IGNORECASE)  # the converter takes the first body only; let it not end
+
+
 def _markdown(page: TextFile) -> str:
     from markitdown.converters import HtmlConverter
 
-    return HtmlConverter().convert_string("".join(page.blocks(SAMPLE)), **_PLAIN).markdown
+    html = _PAGE_END.sub("", "".join(page.blocks(SAMPLE)))
+    return HtmlConverter().convert_string(html, **_PLAIN).markdown
 
 
 _OLD_OFFICE = b"\xd0\xcf\x11\xe0"

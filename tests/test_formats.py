@@ -365,6 +365,18 @@ def test_another_column_can_hold_the_text(tmp_path):
     assert problem.reason == 'no column "text", only title, body: rename one or name another column'
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<html><head><title>T</title></head><body><p>One.</p></body></html>\n<html><BODY class=x><p>Two.</p></BODY ></html>",
+        "<body><p>One.</p></body><p>Two.</p>",
+        "<p>One.</p></html><p>Two.</p></html>",
+    ],
+)
+def test_what_stands_behind_a_pages_end_is_read(tmp_path, page):
+    assert texts(read(tmp_path / "a.html", page.encode()))[0].split() == ["One.", "Two."]
+
+
 @pytest.mark.parametrize("write", [None, write_docx, write_epub])
 def test_no_backslash_comes_in(tmp_path, write):
     text = "Set max_line_length or *all*, 2 * 3, __main__, [x], 1. and #tag."
