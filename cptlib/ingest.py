@@ -36,7 +36,8 @@ def from_folder(
 
     column: the field with the text, in formats that have fields. languages: codes to keep, as in {"en", "de"}.
     shortest, longest: characters. strict: raise CorpusError for the first thing that cannot be read, where otherwise it
-    is left out and reported. CorpusError too where nothing is left, or a library is missing.
+    is left out and reported; what was read, but not just as it stands, has a note there. CorpusError too where nothing is
+    left, or a library is missing.
 
     The corpus is streamed to a file in the cache folder that is deleted when Python ends, and read from there: memory
     holds a batch of texts, and about 100 bytes a document. Measured: 5.0 GB in 1.2 million documents took 393 s and 1.00

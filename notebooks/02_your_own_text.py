@@ -106,10 +106,10 @@ french += "rédigée, et le programme se déroule comme si de rien n'était. Une
 # ## 3. Read it, and account for every file
 #
 # `corpus.from_folder` reads `.txt`, `.md`, `.html`, `.pdf`, `.docx`, `.epub`, `.json`, `.jsonl`, `.csv` and `.parquet`,
-# each also gzipped, in folders within folders. It detects encodings, takes out control characters and stray HTML tags
-# without touching any script's letters, drops documents that it has seen before, and keeps what you ask for: here only
-# English, no page of less than 300 characters, and with the laptop's recipe none of more than 8,000, which keeps the
-# training short.
+# each also gzipped, in folders within folders. It detects encodings, takes out control characters, and HTML tags where a
+# plain text is HTML, without touching any script's letters, drops documents that it has seen before, and keeps what you
+# ask for: here only English, no page of less than 300 characters, and with the laptop's recipe none of more than 8,000,
+# which keeps the training short.
 
 # %%
 longest = {"laptop": 8000, "smoke": 1000}.get(recipe.name)  # None: pages of any length
@@ -121,6 +121,10 @@ print(report)
 # encoding found, and set aside by the language filter. The copy of `with` was recognised although a sentence had been
 # added. `else` and `if` are one page under two names in the manual. What could not be read at all is named with its
 # reason; with `strict=True` it would have been an error.
+#
+# A report may end with notes. They name what was read, but not just as it stands in its file. Every file that is not UTF-8
+# has one with the encoding that was assumed, because that is a guess. Bytes that are no character in it, and HTML tags
+# that were taken out, are counted in others.
 #
 # **Why duplicates matter.** A text that is there five times is trained on five times, and the model begins to recite
 # it. Worse, a copy can land among the held-out documents, and then we would measure memory and call it skill. *Exact*
