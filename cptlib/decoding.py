@@ -44,15 +44,25 @@ def encoding_of(stream: BinaryIO, claimed: str = "") -> tuple[str, int]:
     fitting, strange, cut, line = _survey(stream)
     if marked or not strange + cut or fitting > strange:
         return marked or "utf-8", strange + cut
-    stream.seek(line)
-    sample = stream.read(SAMPLE)
-    stream.seek(0)
-    if len(sample) == SAMPLE:  # not to end within a character: none of several bytes ends in one of these
-        sample = sample[: max(map(sample.rfind, b'\n ,.<"'))] or sample
+    sample = _whole_lines(stream, line) or head
     encoding = claimed if _fits(sample, claimed) else guess.likeliest(sample)
     if encoding is None:
         raise Unreadable("binary, or text in an encoding that could not be told")
     return encoding, 0
+
+
+def _whole_lines(stream: BinaryIO, start: int) -> bytes:
+    """A sample from there that ends with no part of a character; none where the file is damaged."""
+    try:
+        stream.seek(start)
+        sample = stream.read(SAMPLE)
+    except DAMAGED_GZIP:
+        return b""
+    finally:
+        stream.seek(0)
+    if len(sample) < SAMPLE:
+        return sample
+    return sample[: max(map(sample.rfind, b'\n ,.<"'))] or sample  # no character of two bytes ends in one of these
 
 
 def _fits(sample: bytes, encoding: str) -> bool:
@@ -68,7 +78,7 @@ def _survey(stream: BinaryIO) -> tuple[int, int, bool, int]:
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     fitting = strange = line = at = 0
     try:
-        while block := stream.read(1 << 20):
+        while block := stream.read(SAMPLE):
             text = decoder.decode(block)
             found = len(_STRANGE.findall(text))
             if found and not strange:

@@ -40,9 +40,12 @@ def read(path: Path, column: str = "text") -> Iterator[Piece | Problem]:
         if not path.stat().st_size:
             raise Unreadable("empty file")
         with _open(path) as stream:
-            documents = READERS[kind_of(path)](stream, column)
-            yield next(documents, Problem("no documents in it"))
-            yield from documents
+            some = False
+            for found in READERS[kind_of(path)](stream, column):
+                some = some or isinstance(found, Piece) or found.bad
+                yield found
+            if not some:
+                yield Problem("no documents in it")
     except ImportError:
         raise
     except Unreadable as error:

@@ -350,6 +350,20 @@ def test_what_csv_wrote_is_read_to_the_letter(tmp_path, rows, tab):
     assert found == [Piece(text) for text, _ in rows]
 
 
+def test_a_note_is_no_document(tmp_path):
+    found = read(tmp_path / "a.csv", "größe,text\n".encode("cp1252"))
+    assert found == [Problem("read as cp1252", bad=False), Problem("no documents in it")]
+
+
+def test_an_old_encoding_before_the_damage_of_a_gz_is_told(tmp_path):
+    rows = [
+        json.dumps({"text": f"{FRENCH}{random.Random(n).random()}"}, ensure_ascii=False) + "\n" for n in range(30_000)
+    ]
+    lines = b'{"text": "Plain."}\n' * 20_000 + "".join(rows).encode("cp1252")
+    found = read(tmp_path / "a.jsonl.gz", gzip.compress(lines)[:-30_000])
+    assert texts(found)[20_000].startswith(FRENCH) and found[-1].reason.startswith("its gzip stream is damaged")
+
+
 def test_what_lies_before_the_damage_of_a_gz_is_read(tmp_path):
     lines = "".join(
         json.dumps({"text": f"Line {n} {random.Random(n).random()}."}) + "\n" for n in range(50_000)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from cptlib import checks, corpus, forecast, formats, ingest, lora, training
 from cptlib.formats import READERS, CorpusError
+from cptlib.report import LeftOut, Report
 
 WORDS = [f"word{n}" for n in range(3000)]
 
@@ -140,6 +141,16 @@ def test_what_a_page_shows_is_its_text(tmp_path, suffix):
         write(path, SHOWN if suffix == ".pdf" else escaped)
     documents, report = ingest.from_folder(tmp_path)
     assert documents["text"][:] == [SHOWN] and report.notes == []
+
+
+def test_a_long_report_shows_thirty_lines_of_each_kind():
+    report = Report()
+    for n in range(40):
+        report.add(LeftOut(f"{n}.txt", "empty file", bad=True))
+        report.add(LeftOut(f"{n}.txt", "read as cp1252", bad=False), note=True)
+    shown = str(report)
+    assert shown.count("empty file") == shown.count("read as cp1252") == 30
+    assert "10 more lines (report.left_out has them all)" in shown and "10 more lines (report.notes" in shown
 
 
 def test_markup_that_goes_from_a_text_is_counted(tmp_path):
