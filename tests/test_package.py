@@ -44,10 +44,12 @@ def test_every_module_imports_from_a_wheel_in_an_empty_environment(tmp_path):
         [*(f"import {name}" for name in MODULES if not name.endswith("__main__")), "print(cptlib.__file__)"]
     )
     code += "; from cptlib.paths import DATA; print(len(list(DATA.iterdir())))"
-    ended = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    ended = subprocess.run([python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     where, files = ended.stdout.split() or [ended.stderr, 0]
     assert str(tmp_path) in where and int(files) == len(list((ROOT / "cptlib" / "data").iterdir()))
-    said = subprocess.run([python, "-m", "cptlib", "train"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    said = subprocess.run(
+        [python, "-I", "-m", "cptlib", "train"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert said.returncode == 1 and "pip install 'cptlib[train]'" in said.stderr and "Traceback" not in said.stderr
 
 

@@ -31,7 +31,7 @@ def kind_of(path: Path) -> str | None:
 
 def read(path: Path, column: str = "text") -> Iterator[Piece | Problem]:
     """The documents of one file in their order, and a Problem for each part that could not be read, or that was read but not
-    just as it stands (`bad` is False then); raises neither.
+    just as it stands (`bad` is False then). A file that is Unreadable or damaged raises nothing: it is a Problem.
 
     column: the field that holds the text in .json, .jsonl, .csv and .parquet. ImportError where a library is missing.
     """

@@ -21,6 +21,7 @@ _PLAIN = {  # for markdownify, behind markitdown's converters
 
 
 def read_html(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
+    """A page's text as Markdown, in the encoding that fits it; a note where that is not UTF-8."""
     text = _page(stream)
     yield Piece(_markdown(text))
     yield from notes(text)
@@ -48,6 +49,7 @@ _OLD_OFFICE = b"\xd0\xcf\x11\xe0"
 
 
 def read_docx(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
+    """A Word file's text as Markdown. Raises Unreadable for one that is encrypted or from before 2007."""
     from markitdown import StreamInfo
     from markitdown.converters import DocxConverter
 
@@ -58,6 +60,7 @@ def read_docx(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
 
 
 def read_epub(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
+    """A book's chapters as one Markdown text, and a Problem for each that is missing. Raises Unreadable for a locked one."""
     chapters, problems = [], []
     with zipfile.ZipFile(stream) as book:
         names = set(book.namelist())
@@ -91,6 +94,7 @@ def _chapters(book: zipfile.ZipFile) -> Iterator[str]:
 
 
 def read_pdf(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
+    """The pages' lines joined into paragraphs; a note on pages without text. Raises Unreadable where none has any."""
     import pypdfium2
 
     try:

@@ -48,6 +48,7 @@ class Report:
 
     @property
     def characters(self) -> int:
+        """Of all documents kept."""
         return int(sum(self.lengths))
 
     def as_dict(self) -> dict:

@@ -21,6 +21,7 @@ LONGEST = 1 << 25  # characters of a field or an object; a longer one is damage
 
 
 def read_jsonl(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
+    """An object or a string a line, or one array of them; a Problem for each line that is neither."""
     text = TextFile(stream)
     if text.peek().lstrip().startswith("["):  # one array, which files of lines hold at times
         yield from _objects(text, column)
@@ -102,6 +103,7 @@ def _row(row, column: str, where: str) -> Piece | Problem:
 
 
 def read_csv(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
+    """The field `column` of each row, whatever the dialect. Raises Unreadable where the header does not name it."""
     csv.field_size_limit(LONGEST)
     text = TextFile(stream, newline="")
     lines = text.lines()
@@ -180,6 +182,7 @@ def _are_rows(lines: list[str], delimiter: str, columns: int) -> bool:
 
 
 def read_parquet(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
+    """The column `column`, 256 rows at a time. Raises Unreadable where there is none of that name."""
     import pyarrow.parquet as parquet
 
     table = parquet.ParquetFile(stream)
