@@ -39,7 +39,7 @@ def test_every_module_imports_from_a_wheel_in_an_empty_environment(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     [wheel] = tmp_path.glob("*.whl")
-    subprocess.run([python, *quiet, "install", wheel], check=True, capture_output=True)
+    subprocess.run([python, "-I", *quiet, "install", wheel], check=True, capture_output=True)
     code = "; ".join(
         [*(f"import {name}" for name in MODULES if not name.endswith("__main__")), "print(cptlib.__file__)"]
     )
