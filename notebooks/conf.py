@@ -9,7 +9,9 @@ import cptlib
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_site"))
 
-_project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+_project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))[
+    "project"
+]
 repository = _project["urls"]["Repository"]
 _owner, _name = repository.split("/")[-2:]
 
@@ -32,7 +34,11 @@ extensions = [
     "reference",
     "llms",
 ]
-include_patterns = ["[0-9]*.ipynb", "*.md", "api/*.md"]  # and nothing that a run of a notebook leaves here
+include_patterns = [
+    "[0-9]*.ipynb",
+    "*.md",
+    "api/*.md",
+]  # and nothing that a run of a notebook leaves here
 source_suffix = {".ipynb": "myst-nb", ".md": "myst-nb"}
 
 # The notebooks: shown as committed
@@ -40,7 +46,13 @@ nb_execution_mode = "off"
 nb_output_stderr = "remove"
 nb_code_prompt_show = "Show the code: set-up"
 nb_code_prompt_hide = "Hide the code"
-myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "deflist", "dollarmath"]
+myst_enable_extensions = [
+    "amsmath",
+    "attrs_block",
+    "attrs_inline",
+    "deflist",
+    "dollarmath",
+]
 myst_heading_anchors = 3
 
 # The library's reference
@@ -80,7 +92,9 @@ html_theme_options = {
 }
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "github-dark"
-copybutton_selector = "div.highlight-python pre, div.highlight-ipython3 pre, div.highlight-sh pre"
+copybutton_selector = (
+    "div.highlight-python pre, div.highlight-ipython3 pre, div.highlight-sh pre"
+)
 notfound_urls_prefix = f"/{_name}/"
 notfound_context = {
     "title": "Page not found",
@@ -90,7 +104,11 @@ notfound_context = {
 
 ogp_site_url = html_baseurl
 ogp_description_length = 240
-ogp_social_cards = {"line_color": "#0072B2", "font": "DejaVu Sans", "image_mini": "_site/icon.png"}
+ogp_social_cards = {
+    "line_color": "#0072B2",
+    "font": "DejaVu Sans",
+    "image_mini": "_site/icon.png",
+}
 
 feed_base_url = html_baseurl
 feed_author = f"the {_name} authors"

@@ -57,6 +57,10 @@ def test_cells_are_short(path):
     assert [cell.source for cell in code_cells(path) if len(cell.source.splitlines()) > 25] == []
 
 
+def test_code_fits_the_column_of_a_page(path):
+    assert [line for cell in code_cells(path) for line in cell.source.splitlines() if len(line) > 88] == []
+
+
 def test_every_code_cell_has_run_in_order_without_error(path):
     cells = code_cells(path)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "run `make notebooks`"

@@ -135,6 +135,11 @@ def compare(rows: dict[str, dict]):
     return pandas.DataFrame.from_dict(columns, orient="index")
 
 
+def only_memory(table):
+    """A table's columns in GB, for where its speeds are not known."""
+    return table[[column for column in table if "GB" in column]]
+
+
 def predicted_and_measured(rows: list[dict]):
     """A `pandas.DataFrame`, a row a committed measurement of memory: its settings, GB predicted and measured, error in %."""
     import pandas
