@@ -352,10 +352,10 @@ print(export.upload(merged, repository) if repository else "Nothing was uploaded
 # ## 10. The same without a notebook
 #
 # ```text
-# python -m cptlib train --corpus my_text.jsonl         # goes on by itself if it was stopped
-# python -m cptlib generate ADAPTER --prompt "Once upon a time"
-# python -m cptlib evaluate ADAPTER
-# python -m cptlib export ADAPTER --to my_model         # then: transformers serve my_model
+# cptlib train --corpus my_text.jsonl         # goes on by itself if it was stopped
+# cptlib generate ADAPTER --prompt "Once upon a time"
+# cptlib evaluate ADAPTER
+# cptlib export ADAPTER --to my_model         # then: transformers serve my_model
 # ```
 #
 # Each explains itself with `--help`, and prints one JSON object with `--json`.
