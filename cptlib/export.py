@@ -32,10 +32,8 @@ def save_adapter(model, tokenizer, recipe: Recipe, folder: str | Path) -> Path:
     """
     with _fresh(Path(folder), recipe, ADAPTER) as fresh:
         model.save_pretrained(fresh)
-        tokenizer.save_pretrained(fresh)
-        config = json.loads((fresh / ADAPTER).read_text())
-        config["base_model_name_or_path"] = recipe.model  # not where this machine keeps it
-        (fresh / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True))
+        _save_tokenizer(tokenizer, model.config, fresh)
+        _edit(fresh / ADAPTER, {"base_model_name_or_path": recipe.model})  # not where this machine keeps it
         (fresh / "README.md").unlink(missing_ok=True)  # peft's empty form
     return Path(folder)
 
@@ -61,10 +59,61 @@ def save_merged(model, tokenizer, recipe: Recipe, folder: str | Path, dtype: str
         if config.tie_word_embeddings:
             tensors = ((name, tensor) for name, tensor in tensors if name != "lm_head.weight")
         _write_weights(tensors, fresh)
-        config.save_pretrained(fresh)
+        _save_config(config, fresh)
         base.generation_config.save_pretrained(fresh)
-        tokenizer.save_pretrained(fresh)
+        _save_tokenizer(tokenizer, config, fresh)
     return Path(folder)
+
+
+def _save_config(config, folder: Path) -> None:
+    """Write config.json for transformers 5, and for transformers 4 and what was written for it."""
+    config.save_pretrained(folder)
+    text = config.get_text_config()
+    rope = _rope_of_version_4(text)
+    file = folder / "config.json"
+    _edit(file, rope if text is config else {"text_config": {**_read(file)["text_config"], **rope}})
+
+
+def _rope_of_version_4(config) -> dict:
+    """RoPE's settings under their names in transformers 4, which without them takes a base of 10,000 and says nothing."""
+    rope, old = dict(getattr(config, "rope_parameters", None) or {}), {}
+    if "full_attention" in rope:  # one setting for each kind of layer
+        if not config.model_type.startswith("gemma3"):
+            return {}  # newer than version 4
+        old["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = dict(rope["full_attention"])
+    old |= {name: rope.pop(name) for name in ("rope_theta", "partial_rotary_factor") if name in rope}
+    if hasattr(config, "original_max_position_embeddings"):  # Phi-3 has it at the top, and takes it nowhere else
+        rope.pop("original_max_position_embeddings", None)
+    rope.pop("type", None)
+    kind = rope.pop("rope_type", "default")
+    if kind != "default":
+        old["rope_scaling"] = {"type" if kind == "longrope" else "rope_type": kind, **rope}
+    return old
+
+
+def _save_tokenizer(tokenizer, config, folder: Path) -> None:
+    """Write the tokenizer so that transformers 4 reads it too; of its length say the model's, not the recipe's rows'."""
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    old = {name: None for name in ("is_local", "local_files_only")}
+    old["model_max_length"] = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if extra := _read(file).get("extra_special_tokens"):
+        old |= {"extra_special_tokens": None, "additional_special_tokens": extra}
+    if (folder / "tokenizer.json").exists():  # all there is to know, and this class of versions 4 and 5 reads it alone
+        old |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": tokenizer.model_input_names}
+    _edit(file, old)
+
+
+def _read(file: Path) -> dict:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _edit(file: Path, changes: dict) -> None:
+    """Change fields of a JSON file; what is changed to None goes."""
+    settings = _read(file) | changes
+    kept = {name: value for name, value in settings.items() if name not in changes or value is not None}
+    file.write_text(json.dumps(kept, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _merged_tensors(base, dtype):

@@ -51,10 +51,15 @@ def build(variant, smoke, folder):
     from unsloth import FastLanguageModel
 
     model = lora.train_in_float32(FastLanguageModel.get_peft_model(model, **arguments))
+    return moved(model), tokenizer, recipe
+
+
+def moved(model, by=0.05):
+    """The model in inference mode, its trainable weights well away from where they began."""
     with torch.no_grad():
         for weight in {id(weight): weight for weight in model.parameters() if weight.requires_grad}.values():
-            weight += 0.05 * torch.randn_like(weight)
-    return model.eval(), tokenizer, recipe
+            weight += by * torch.randn_like(weight)
+    return model.eval()
 
 
 def logits(model, tokenizer):
