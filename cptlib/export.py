@@ -58,10 +58,11 @@ def save_merged(model, tokenizer, recipe: Recipe, folder: str | Path, dtype: str
         tensors = _merged_tensors(base, config.dtype)
         if config.tie_word_embeddings:
             tensors = ((name, tensor) for name, tensor in tensors if name != "lm_head.weight")
-        _write_weights(tensors, fresh)
         _save_config(config, fresh)
-        base.generation_config.save_pretrained(fresh)
+        # Not save_pretrained, which refuses what many bases are published with: a temperature, and do_sample not set.
+        base.generation_config.to_json_file(fresh / "generation_config.json")
         _save_tokenizer(tokenizer, config, fresh)
+        _write_weights(tensors, fresh)
     return Path(folder)
 
 

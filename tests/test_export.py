@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -151,6 +152,24 @@ def test_large_models_are_saved_in_shards(smoke, tmp_path, monkeypatch):
     assert len(list(shards.glob("model-*-of-*.safetensors"))) > 2 and not list(shards.glob("*.part"))
     expected, found = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (whole, shards))
     assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    "published", [{"top_p": 0.9}, {"length_penalty": 2.0}, {"temperature": 0.6, "do_sample": True}]
+)
+def test_generation_settings_are_kept_as_the_base_was_published_with_them(smoke, tmp_path, published):
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path / "base"
+    shutil.copytree(models.resolve(smoke.model), folder)
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    (folder / "generation_config.json").write_text(json.dumps(ids | published))
+    recipe = replace(smoke, model=str(folder))
+    model, tokenizer = models.load(recipe)
+    merged = export.save_merged(lora.add_adapters(model, recipe), tokenizer, recipe, tmp_path / "merged")
+    settings = AutoModelForCausalLM.from_pretrained(merged).generation_config.to_diff_dict()
+    assert {name: settings[name] for name in ids | published} == ids | published
+    assert settings.get("do_sample") == published.get("do_sample")
 
 
 @pytest.mark.cpu("it runs bitsandbytes' CPU kernels; test_on_a_gpu_a_4_bit_base_comes_back is for the GPU's")
