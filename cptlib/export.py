@@ -11,18 +11,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from cptlib import lora
+from cptlib import lora, merge
 from cptlib import model as models
+from cptlib.merge import ExportError
 from cptlib.recipe import Recipe
 
 RECIPE = "recipe.json"  # in every folder written here
 ADAPTER, WHOLE = "adapter_config.json", "config.json"  # which of them a folder has tells what it holds
 CONVERTER = "convert_hf_to_gguf.py"
-SHARD_BYTES = 2 * 10**9
-
-
-class ExportError(RuntimeError):
-    """A model that cannot be saved, loaded or sent, and the way out."""
 
 
 def save_adapter(model, tokenizer, recipe: Recipe, folder: str | Path) -> Path:
@@ -55,14 +51,12 @@ def save_merged(model, tokenizer, recipe: Recipe, folder: str | Path, dtype: str
         config.vocab_size, config.dtype, config.use_cache = embedding.shape[0], getattr(torch, dtype), True
         if hasattr(config, "quantization_config"):
             del config.quantization_config
-        tensors = _merged_tensors(base, config.dtype)
-        if config.tie_word_embeddings:
-            tensors = ((name, tensor) for name, tensor in tensors if name != "lm_head.weight")
+        tensors = merge.tensors(base, config)
         _save_config(config, fresh)
         # Not save_pretrained, which refuses what many bases are published with: a temperature, and do_sample not set.
         base.generation_config.to_json_file(fresh / "generation_config.json")
         _save_tokenizer(tokenizer, config, fresh)
-        _write_weights(tensors, fresh)
+        merge.write(tensors, fresh)
     return Path(folder)
 
 
@@ -115,59 +109,6 @@ def _edit(file: Path, changes: dict) -> None:
     settings = _read(file) | changes
     kept = {name: value for name, value in settings.items() if name not in changes or value is not None}
     file.write_text(json.dumps(kept, indent=2, sort_keys=True), encoding="utf-8")
-
-
-def _merged_tensors(base, dtype):
-    """(name, tensor) of a plain model, in `dtype` on the CPU, one after the other."""
-    import torch
-
-    with torch.no_grad():
-        for name, parameter in base.named_parameters(remove_duplicate=False):
-            if "lora_" in name or ".original_module." in name:
-                continue
-            weight = _dequantized(parameter).float()
-            if name.endswith(".base_layer.weight"):
-                weight = weight + base.get_submodule(name.removesuffix(".base_layer.weight")).get_delta_weight(
-                    "default"
-                )
-            name = name.replace(".base_layer", "").replace(".modules_to_save.default", "")
-            yield name, weight.to(dtype).cpu().contiguous()
-
-
-def _dequantized(parameter):
-    if getattr(parameter, "quant_state", None) is None:
-        return parameter.data
-    from bitsandbytes.functional import dequantize_4bit
-
-    return dequantize_4bit(parameter.data, parameter.quant_state)
-
-
-def _write_weights(tensors, folder: Path) -> None:
-    """Safetensors as transformers names them: one file, or shards with an index."""
-    from safetensors.torch import save_file
-
-    parts, part, size, total = [], {}, 0, 0
-
-    def write():
-        save_file(part, folder / f"{len(parts)}.part", metadata={"format": "pt"})
-        parts.append(list(part))
-        part.clear()
-
-    for name, tensor in tensors:
-        if part and size + tensor.nbytes > SHARD_BYTES:
-            write()
-            size = 0
-        part[name], size, total = tensor, size + tensor.nbytes, total + tensor.nbytes
-    write()
-    names = [f"model-{n + 1:05}-of-{len(parts):05}.safetensors" for n in range(len(parts))]
-    if len(parts) == 1:
-        names = ["model.safetensors"]
-    for n, name in enumerate(names):
-        (folder / f"{n}.part").rename(folder / name)
-    if len(parts) > 1:
-        where = {tensor: name for name, inside in zip(names, parts, strict=True) for tensor in inside}
-        index = {"metadata": {"total_size": total}, "weight_map": where}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
 
 @contextmanager

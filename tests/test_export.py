@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cptlib import export, lora, weights
+from cptlib import export, lora, merge, weights
 from cptlib import model as models
 from cptlib.export import ExportError
 
@@ -147,7 +147,7 @@ def test_large_models_are_saved_in_shards(smoke, tmp_path, monkeypatch):
 
     model, tokenizer, recipe = build("tied", smoke, tmp_path)
     whole = export.save_merged(model, tokenizer, recipe, tmp_path / "whole")
-    monkeypatch.setattr(export, "SHARD_BYTES", 75_000)
+    monkeypatch.setattr(merge, "SHARD_BYTES", 75_000)
     shards = export.save_merged(model, tokenizer, recipe, tmp_path / "shards")
     assert len(list(shards.glob("model-*-of-*.safetensors"))) > 2 and not list(shards.glob("*.part"))
     expected, found = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (whole, shards))

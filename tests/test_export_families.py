@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from test_export import PROMPT, logits, moved, off
 
 from cptlib import export, lora, weights
@@ -35,6 +36,15 @@ TWO = {
     "full_attention": {"rope_theta": 1000000.0, **LINEAR},
     "sliding_attention": {"rope_theta": 30000.0, "rope_type": "default"},
 }
+EXPERTS = {"moe_intermediate_size": 32, "num_experts_per_tok": 2, "first_k_dense_replace": 1}
+LATENT = {
+    "head_dim": 8,
+    "q_lora_rank": None,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 16,
+}
 # By family: its config beside the sizes above, and what transformers 4 looks for at the top of config.json.
 FAMILIES = {
     "Llama": (
@@ -61,6 +71,16 @@ FAMILIES = {
         {"rope_parameters": TWO, "layer_types": list(TWO), "sliding_window": 4, "query_pre_attn_scalar": 16},
         {"rope_theta": 1000000.0, "rope_local_base_freq": 30000.0, "rope_scaling": LINEAR},
     ),
+    # Experts: one tensor for all of a layer in version 5's memory, many in the files; a buffer that is part of the model.
+    "Qwen3Moe": (
+        {"rope_parameters": {"rope_theta": 70000.0, "rope_type": "default"}, "num_experts": 4, **EXPERTS},
+        {"rope_theta": 70000.0},
+    ),
+    "DeepseekV3": (
+        {"num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, **EXPERTS, **LATENT},
+        {"rope_theta": 10000.0},
+    ),
+    "Mixtral": ({"num_local_experts": 4}, {"rope_theta": 1000000.0}),
 }
 
 
@@ -72,8 +92,12 @@ def plain(family):
     kind = f"{family}Text" if family == "Gemma3" else family
     torch.manual_seed(0)
     settings, _ = FAMILIES[family]
-    config = getattr(transformers, f"{kind}Config")(**SIZES, **json.loads(json.dumps(settings)))
-    return getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    config = getattr(transformers, f"{kind}Config")(**SIZES | json.loads(json.dumps(settings)))
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    for name, buffer in model.named_buffers():
+        if "bias" in name:
+            buffer.copy_(torch.randn_like(buffer))  # as trained: new ones are zero, and are not missed
+    return model
 
 
 @pytest.fixture
@@ -117,6 +141,42 @@ def test_a_tokenizer_is_written_for_transformers_4_too_and_says_nothing_of_this_
     again = AutoTokenizer.from_pretrained(folder)
     text = "The <fox> found\n 2 boats. "
     assert again(text) == tokenizer(text) and again.all_special_tokens == tokenizer.all_special_tokens
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_merged_model_is_the_trained_one_and_its_files_are_named_as_the_bases(family, smoke, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer, recipe = trained(family, smoke, tmp_path / "base")
+    expected = logits(model, tokenizer)
+    folder = export.save_merged(model, tokenizer, recipe, tmp_path / "merged", "float32")
+    again = AutoModelForCausalLM.from_pretrained(folder)
+    assert off(logits(again, tokenizer), expected) < 1e-5
+    assert off(logits(AutoModelForCausalLM.from_pretrained(recipe.model), tokenizer), expected) > 0.5
+    assert names(folder) == names(tmp_path / "base")
+
+
+@pytest.mark.parametrize("kind", [{"use_dora": True}, {"lora_bias": True}, {"trainable_token_indices": [5]}])
+def test_what_was_trained_and_cannot_be_merged_is_not_left_out(kind, smoke, tokenizer, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(plain("Qwen3"), LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", **kind))
+    with pytest.raises(export.ExportError, match="It cannot be merged: keep its adapter"):
+        export.save_merged(model, tokenizer, smoke, tmp_path / "merged")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_with_weights_that_a_reader_does_not_know_is_not_merged(smoke, tokenizer, tmp_path):
+    model = plain("Qwen3")
+    model.lm_head.bias = torch.nn.Parameter(torch.ones(SIZES["vocab_size"]))
+    with pytest.raises(export.ExportError, match=r"other weights than this model \(lm_head.bias and 0 more"):
+        export.save_merged(model, tokenizer, smoke, tmp_path / "merged")
+    assert not list(tmp_path.iterdir())
+
+
+def names(folder):
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        return set(weights.keys())
 
 
 def llama_tokenizer():
