@@ -63,10 +63,11 @@ def save_merged(model, tokenizer, recipe: Recipe, folder: str | Path, dtype: str
 def _save_config(config, folder: Path) -> None:
     """Write config.json for transformers 5, and for transformers 4 and what was written for it."""
     config.save_pretrained(folder)
-    text = config.get_text_config()
-    rope = _rope_of_version_4(text)
-    file = folder / "config.json"
-    _edit(file, rope if text is config else {"text_config": {**_read(file)["text_config"], **rope}})
+    text, file = config.get_text_config(), folder / "config.json"
+    # A setting that version 5 has renamed, as Qwen3's number of experts, it still knows by its other name.
+    renamed = {old: getattr(text, name) for old, name in text.attribute_map.items() if hasattr(text, name)}
+    old = renamed | _rope_of_version_4(text)
+    _edit(file, old if text is config else {"text_config": _read(file).get("text_config", {}) | old})
 
 
 def _rope_of_version_4(config) -> dict:

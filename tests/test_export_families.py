@@ -74,7 +74,7 @@ FAMILIES = {
     # Experts: one tensor for all of a layer in version 5's memory, many in the files; a buffer that is part of the model.
     "Qwen3Moe": (
         {"rope_parameters": {"rope_theta": 70000.0, "rope_type": "default"}, "num_experts": 4, **EXPERTS},
-        {"rope_theta": 70000.0},
+        {"rope_theta": 70000.0, "num_experts": 4},
     ),
     "DeepseekV3": (
         {"num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, **EXPERTS, **LATENT},
