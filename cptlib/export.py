@@ -150,12 +150,12 @@ def load(folder: str | Path):
     folder = Path(folder)
     recipe = recipe_in(folder)
     if not (folder / ADAPTER).exists():
-        model, tokenizer = models.load(replace(recipe, model=str(folder), load_in_4bit=False))
+        model, tokenizer = models.load(replace(recipe, model=str(folder), load_in_4bit=False), to_train=False)
         return model.eval(), tokenizer
     from peft import PeftConfig, get_peft_model
     from transformers import AutoTokenizer
 
-    model, _ = models.load(recipe)
+    model, _ = models.load(recipe, to_train=False)
     rows = _embedding_rows(folder)
     if rows and rows != model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(rows, mean_resizing=False)

@@ -13,13 +13,16 @@ from cptlib.weights import SHAPES, ModelError
 KNOWN = {"unsloth/mistral-7b-v0.3": "mistral-7b", SMOLLM2: "smollm2-135m"}
 
 
-def load(recipe: Recipe):
-    """(model, tokenizer) by `FastLanguageModel.from_pretrained`: safetensors only, no code from the hub, CPU or GPU."""
+def load(recipe: Recipe, to_train: bool = True):
+    """(model, tokenizer) by `FastLanguageModel.from_pretrained`: safetensors only, no code from the hub, CPU or GPU.
+
+    to_train: refuse, by DoesNotFit, a recipe that the GPU's memory would not hold in training.
+    """
     quiet()
     from unsloth import FastLanguageModel
 
     try:
-        return FastLanguageModel.from_pretrained(**load_arguments(recipe))
+        return FastLanguageModel.from_pretrained(**load_arguments(recipe, to_train))
     except OSError as error:
         raise ModelError(_not_loaded(recipe.model, error)) from error
 
@@ -30,8 +33,8 @@ def _not_loaded(model: str, error: Exception) -> str:
     return f"The model {model!r} could not be loaded ({reason}). {remedy}"
 
 
-def load_arguments(recipe: Recipe) -> dict:
-    """What `FastLanguageModel.from_pretrained` is called with. Raises DoesNotFit where training would not fit the GPU."""
+def load_arguments(recipe: Recipe, to_train: bool = True) -> dict:
+    """What `FastLanguageModel.from_pretrained` is called with. to_train: as in `load`."""
     import torch
 
     from cptlib import estimate
@@ -41,7 +44,7 @@ def load_arguments(recipe: Recipe) -> dict:
             f"Recipe {recipe.name!r} holds its weights in 4 bits, which needs a CUDA GPU, and there is none here. "
             "Take the recipe 'laptop', or a machine with a GPU."
         )
-    if torch.cuda.is_available():
+    if to_train and torch.cuda.is_available():
         estimate.refuse(recipe, memory.available_gb())
     return {
         "model_name": resolve(recipe.model),

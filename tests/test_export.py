@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cptlib import export, lora, merge, weights
+from cptlib import estimate, export, lora, merge, weights
 from cptlib import model as models
 from cptlib.export import ExportError
 
@@ -219,6 +219,26 @@ def test_a_failed_export_leaves_the_old_one(smoke, tmp_path, monkeypatch):
         export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
     assert (tmp_path / "merged" / "model.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+@pytest.mark.cpu("it plays a small GPU")
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_a_saved_model_is_loaded_where_training_it_again_would_not_fit(form, smoke, tmp_path, monkeypatch):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    save = {"adapter": export.save_adapter, "merged": export.save_merged}[form]
+    folder = save(model, tokenizer, recipe, tmp_path / form)
+    base = models.load(smoke)
+
+    def from_pretrained(**arguments):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # there is none to load anything to
+        return base
+
+    monkeypatch.setattr("unsloth.FastLanguageModel.from_pretrained", from_pretrained)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("cptlib.memory.available_gb", lambda: 0.1)
+    with pytest.raises(estimate.DoesNotFit):
+        models.load(smoke)
+    assert export.load(folder)[0].training is False
 
 
 def test_a_folder_of_something_else_is_not_loaded(tmp_path):
