@@ -221,6 +221,34 @@ def test_a_failed_export_leaves_the_old_one(smoke, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
 
 
+@pytest.mark.parametrize("fault", ["half the adapters' strength", "a number too large for float16"])
+def test_a_merged_model_that_is_not_the_trained_one_is_not_kept(fault, smoke, tmp_path, monkeypatch):
+    from peft.tuners.lora import Linear
+
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    if "adapters" in fault:
+        delta = Linear.get_delta_weight
+        monkeypatch.setattr(Linear, "get_delta_weight", lambda layer, adapter: delta(layer, adapter) / 2)
+    else:
+        model.get_parameter("base_model.model.model.norm.weight").data[0] = 1e6
+    with pytest.raises(ExportError, match="does not predict what the trained one does: .* keep the adapter"):
+        export.save_merged(model, tokenizer, recipe, tmp_path / "merged", "float16")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(
+        "cptlib.memory.free_gb", lambda: 1e-3
+    )  # the merged model has half a megabyte, and a copy would too
+    with pytest.raises(ExportError):
+        export.save_merged(model, tokenizer, recipe, tmp_path / "merged", "float16")
+
+
+def test_without_memory_for_a_second_model_it_is_said_that_they_were_not_compared(smoke, tmp_path, monkeypatch, capsys):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    monkeypatch.setattr("cptlib.memory.free_gb", lambda: 4e-4)
+    merged = export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
+    assert "not compared with the trained one" in capsys.readouterr().out
+    assert off(logits(*export.load(merged)), logits(model, tokenizer)) < 0.05
+
+
 @pytest.mark.cpu("it plays a small GPU")
 @pytest.mark.parametrize("form", ["adapter", "merged"])
 def test_a_saved_model_is_loaded_where_training_it_again_would_not_fit(form, smoke, tmp_path, monkeypatch):
