@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from cptlib.recipe import Recipe
 
 RECIPE = "recipe.json"  # in every folder written here
 ADAPTER, WHOLE = "adapter_config.json", "config.json"  # which of them a folder has tells what it holds
+UNFINISHED, REPLACED = "unfinished", "replaced"  # folders within a folder that is being written
 # Root mean square, of the logits' spread. SmolLM2's bfloat16 came to 0.05, two steps of its training to 0.37.
 LOGITS_OFF = 0.15
 CONVERTER = "convert_hf_to_gguf.py"
@@ -143,24 +143,39 @@ def _edit(file: Path, changes: dict) -> None:
 
 @contextmanager
 def _fresh(folder: Path, recipe: Recipe, kind: str):
-    """An empty folder that takes the place of `folder` when all is written; a kill leaves the old one as it was.
+    """A new folder inside `folder`, whose files take the places of an earlier export's when all is written.
 
-    Raises ExportError where that would remove anything but an earlier export of this run and kind (the name of a file).
+    A kill leaves the earlier ones as they were, or, in the moment of the change, in the folder REPLACED. What is not an
+    export's stays. Raises ExportError where there is no earlier export of this run and kind (the name of a file) but
+    something else.
     """
-    if folder.exists() and any(folder.iterdir()):
-        ours = (folder / RECIPE).exists() and (folder / kind).exists()
-        if not ours or recipe_in(folder).run_name != recipe.run_name:
-            raise ExportError(f"{folder} holds something else already: name another folder, or empty this one.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    _require_ours(folder, recipe, kind)
+    is_new, fresh, old = not folder.exists(), folder / UNFINISHED, folder / REPLACED
+    shutil.rmtree(fresh, ignore_errors=True)  # of one that was killed
+    fresh.mkdir(parents=True)
     try:
         yield fresh
         (fresh / RECIPE).write_text(json.dumps(asdict(recipe), indent=2))
-        fresh.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
+        old.mkdir(exist_ok=True)
+        names = {path.name for path in [*fresh.iterdir(), *folder.glob("model*.safetensors*")]} - {RECIPE}
+        for name in names & set(os.listdir(folder)):
+            (folder / name).replace(old / name)
+        for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECIPE):
+            path.replace(folder / path.name)
+        shutil.rmtree(old)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _require_ours(folder: Path, recipe: Recipe, kind: str) -> None:
+    """Raise ExportError unless `folder` is free, or holds an earlier export of this run and kind."""
+    if not folder.is_file() and all(path.name == UNFINISHED for path in folder.glob("*")):
+        return
+    ours = (folder / RECIPE).exists() and ((folder / kind).exists() or (folder / REPLACED / kind).exists())
+    if not ours or recipe_in(folder).run_name != recipe.run_name:
+        raise ExportError(f"{folder} holds something else already: name another folder, or empty this one.")
 
 
 def recipe_in(folder: Path) -> Recipe:

@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 from collections import namedtuple
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -208,6 +210,76 @@ def test_what_else_is_in_a_folder_is_not_overwritten(smoke, tmp_path):
     assert [path.name for path in (tmp_path / "notes").iterdir()] == ["mine.txt"]
 
 
+def test_an_export_to_the_folder_one_is_in_deletes_nothing(smoke, tmp_path, monkeypatch):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export.save_merged(model, tokenizer, recipe, ".")
+    files = set(os.listdir("."))
+    assert {"config.json", "model.safetensors", "tokenizer.json", export.RECIPE} <= files
+    Path("notes.txt").write_text("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(merge, "SHARD_BYTES", 75_000)
+        export.save_merged(model, tokenizer, recipe, Path("."))  # again, in other files
+    assert not Path("model.safetensors").exists() and Path("model.safetensors.index.json").exists()
+    export.save_merged(model, tokenizer, recipe, "")
+    assert set(os.listdir(".")) == files | {"notes.txt"} and os.listdir(tmp_path) == ["here"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cptlib import export
+from cptlib.recipe import Recipe
+folder, survives = Path(sys.argv[1]), int(sys.argv[2])
+move = Path.replace
+def move_or_die(path, target):
+    global survives
+    if survives == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    survives -= 1
+    return move(path, target)
+Path.replace = Path.rename = move_or_die
+with export._fresh(folder, Recipe.named("smoke"), export.ADAPTER) as fresh:
+    for name in (export.ADAPTER, "adapter_model.safetensors", "tokenizer.json"):
+        (fresh / name).write_text(f"new {name}")
+"""
+
+
+def test_a_kill_at_any_moment_of_the_change_loses_no_file_of_the_old_export(tmp_path, smoke):
+    names = (export.ADAPTER, "adapter_model.safetensors", "tokenizer.json")
+    for survives in range(20):
+        folder = tmp_path / str(survives)
+        with export._fresh(folder, smoke, export.ADAPTER) as fresh:
+            for name in names:
+                (fresh / name).write_text(f"old {name}")
+        ended = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(survives)], check=False)
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -signal.SIGKILL
+        there = {path.read_text() for path in folder.rglob("*") if path.is_file()}
+        assert {f"old {name}" for name in names} <= there
+        subprocess.run([sys.executable, "-c", KILLED, str(folder), "-1"], check=True)  # once more is all it takes
+        assert sorted(os.listdir(folder)) == sorted([*names, export.RECIPE])
+        assert all((folder / name).read_text() == f"new {name}" for name in names)
+    assert survives > 3
+
+
+def test_a_first_export_that_was_killed_is_not_in_the_way_of_the_next(tmp_path, smoke):
+    (tmp_path / "adapter" / export.UNFINISHED).mkdir(parents=True)
+    (tmp_path / "adapter" / export.UNFINISHED / "adapter_model.safetensors").write_text("half of")
+    with export._fresh(tmp_path / "adapter", smoke, export.ADAPTER) as fresh:
+        (fresh / export.ADAPTER).write_text("new")
+    assert sorted(os.listdir(tmp_path / "adapter")) == [export.ADAPTER, export.RECIPE]
+
+
+def test_a_file_in_the_place_of_the_folder_is_said_in_a_sentence(tmp_path, smoke):
+    (tmp_path / "adapter").write_text("mine")
+    with pytest.raises(ExportError, match="holds something else"), export._fresh(tmp_path / "adapter", smoke, ""):
+        pass
+    assert (tmp_path / "adapter").read_text() == "mine"
+
+
 def test_a_failed_export_leaves_the_old_one(smoke, tmp_path, monkeypatch):
     model, tokenizer, recipe = build("tied", smoke, tmp_path)
     export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
@@ -219,6 +291,7 @@ def test_a_failed_export_leaves_the_old_one(smoke, tmp_path, monkeypatch):
         export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
     assert (tmp_path / "merged" / "model.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+    assert not [path for path in (tmp_path / "merged").iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize("fault", ["half the adapters' strength", "a number too large for float16"])
