@@ -21,6 +21,15 @@ class CheckpointError(RuntimeError):
     """Checkpoints that cannot be written or gone on from, and the way out."""
 
 
+def require_one_process() -> None:
+    """Raise CheckpointError where torchrun or accelerate started several: at a checkpoint they would wait for each other."""
+    if (number := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+        raise CheckpointError(
+            f"This run was started as {number} processes, and cptlib trains with one. Start it with python, not with "
+            "torchrun or accelerate."
+        )
+
+
 @dataclass(frozen=True)
 class Mark:
     """What is said of a whole checkpoint. files: the checksum of each. data: the digest of the rows it was trained on.

@@ -114,9 +114,10 @@ class UsageError(ValueError):
 
 def train(arguments) -> dict:
     """Load, measure, add adapters, check, train, measure, save."""
-    from cptlib import card, checks, corpus, evaluate, export, lora, training
+    from cptlib import card, checkpoints, checks, corpus, evaluate, export, lora, training
     from cptlib import model as models
 
+    checkpoints.require_one_process()
     models.quiet()
     from unsloth import FastLanguageModel
 
