@@ -144,6 +144,37 @@ def test_no_saved_file_names_a_place_on_this_machine_or_runs_code(reloaded, cach
             assert str(cache).encode() not in file.read_bytes() and str(home).encode() not in file.read_bytes(), file
 
 
+@pytest.mark.parametrize("variant", ["tied", "untied", "tied, then trained apart"])
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.cpu("plain transformers on the CPU, beside float32")
+def test_plain_peft_loads_an_adapter_by_either_of_its_ways(variant, low_memory, smoke, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer, recipe = build(variant, smoke, tmp_path / "base")
+    folder = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(models.resolve(recipe.model))
+    again = PeftModel.from_pretrained(base, folder, low_cpu_mem_usage=low_memory)
+    assert off(logits(again, tokenizer), logits(model, tokenizer)) < 1e-6
+
+
+def test_peft_still_asks_for_a_tied_table_under_both_of_its_names(smoke, tmp_path):
+    """So it is in the file twice. Where this fails, save_adapter can write it once."""
+    from peft import PeftModel
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    folder = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    head, table = (tensors[f"base_model.model.{name}.weight"] for name in ("lm_head", "model.embed_tokens"))
+    assert torch.equal(head, table)
+    del tensors["base_model.model.lm_head.weight"]
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(KeyError, match="lm_head"):
+        PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(models.resolve(recipe.model)), folder)
+
+
 def test_large_models_are_saved_in_shards(smoke, tmp_path, monkeypatch):
     from transformers import AutoModelForCausalLM
 
