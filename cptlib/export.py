@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from cptlib import lora, memory, merge
+from cptlib import card, lora, memory, merge
 from cptlib import model as models
 from cptlib.merge import ExportError
 from cptlib.recipe import Recipe
@@ -242,11 +242,12 @@ def save_gguf(merged: str | Path, file: str | Path, kind: str = "q8_0") -> Path:
 
 
 def upload(folder: str | Path, repository: str, private: bool = True) -> str:
-    """Send an exported folder to the Hugging Face hub; returns its address.
+    """Send an exported folder to the Hugging Face hub; returns its address. Of paths on this machine only the ends are told.
 
-    The token is read from the environment variable HF_TOKEN, Colab's secret of that name, or `hf auth login`.
+    The token is read from the environment variable HF_TOKEN, Colab's secret of that name, or `hf auth login`. Raises
+    ExportError where there is none, and where what should be private would go to a repository that is public already.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
     recipe_in(Path(folder))
     token = get_token()
@@ -257,5 +258,18 @@ def upload(folder: str | Path, repository: str, private: bool = True) -> str:
         )
     hub = HfApi(token=token)
     hub.create_repo(repository, private=private, exist_ok=True)
-    hub.upload_folder(repo_id=repository, folder_path=str(folder))
+    if private and not hub.model_info(repository).private:
+        raise ExportError(f"{repository} is public already: name another repository, or ask for it with private=False.")
+    files = [file for file in Path(folder).iterdir() if file.is_file()]
+    added = [CommitOperationAdd(file.name, _without_places(file)) for file in files]
+    hub.create_commit(repository, added, commit_message="Uploaded with cptlib")
     return f"https://huggingface.co/{repository}"
+
+
+def _without_places(file: Path) -> str | bytes:
+    """A file's path, or where it names the model and the corpus, its content with their public names."""
+    if file.name not in (RECIPE, ADAPTER):
+        return str(file)
+    named = ("model", "corpus", "base_model_name_or_path")
+    told = {key: card.public_name(value) if key in named else value for key, value in _read(file).items()}
+    return json.dumps(told, indent=2).encode()

@@ -10,6 +10,7 @@ import textwrap
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -404,26 +405,67 @@ def test_an_upload_without_a_token_says_where_to_put_one(smoke, tmp_path, monkey
         export.upload(folder, "me/model")
 
 
-def test_an_upload_is_private_and_takes_the_token_from_the_environment(smoke, tmp_path, monkeypatch):
-    calls = []
+class Hub:
+    """A stand-in that keeps what it is sent, in repositories that are as private as they were made first."""
 
-    class Hub:
-        def __init__(self, token):
-            calls.append(token)
+    def __init__(self, token):
+        assert token == "a token"
 
-        def create_repo(self, *args, **kwargs):
-            calls.append((args, kwargs))
+    def create_repo(self, repository, private, exist_ok):
+        assert exist_ok
+        self.private.setdefault(repository, private)
 
-        def upload_folder(self, **kwargs):
-            calls.append(sorted(os.listdir(kwargs["folder_path"])))
+    def model_info(self, repository):
+        return SimpleNamespace(private=self.private[repository])
 
-    model, tokenizer, recipe = build("tied", smoke, tmp_path)
-    folder = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
+    def create_commit(self, repository, operations, commit_message):
+        for each in operations:
+            with each.as_file() as content:
+                self.files.setdefault(repository, {})[each.path_in_repo] = content.read()
+
+
+@pytest.fixture
+def hub(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "a token")
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr(Hub, "private", {"me/public": False}, raising=False)
+    monkeypatch.setattr(Hub, "files", {}, raising=False)
+    return Hub
+
+
+def test_an_upload_is_private_and_takes_the_token_from_the_environment(smoke, tmp_path, hub):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    folder = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
     assert export.upload(folder, "me/model") == "https://huggingface.co/me/model"
-    assert calls[:2] == ["a token", (("me/model",), {"private": True, "exist_ok": True})]
-    assert "adapter_model.safetensors" in calls[2]
+    assert hub.private["me/model"] is True and "adapter_model.safetensors" in hub.files["me/model"]
+
+
+def test_nothing_is_sent_to_a_repository_that_is_public_already_unless_asked_for(smoke, tmp_path, hub):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    folder = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
+    with pytest.raises(ExportError, match="me/public is public already: .*private=False"):
+        export.upload(folder, "me/public")
+    assert "me/public" not in hub.files
+    export.upload(folder, "me/public", private=False)
+    assert "me/public" in hub.files
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_an_upload_names_no_place_on_this_machine(form, smoke, tmp_path, hub):
+    home = tmp_path / "alice" / "private-letters"
+    model, tokenizer, recipe = build("untied", smoke, home / "my-base")
+    recipe = replace(recipe, corpus="alice/private-letters/to/bob.jsonl")  # of another working folder
+    save = {"adapter": export.save_adapter, "merged": export.save_merged}[form]
+    folder = save(model, tokenizer, recipe, tmp_path / "saved")
+    (folder / "README.md").write_text("the card")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    export.upload(folder, "me/letters")
+    sent = hub.files["me/letters"]
+    assert sent.keys() == before.keys() and sent["README.md"] == b"the card"
+    assert not [name for name, content in sent.items() if b"alice" in content]
+    told = json.loads(sent[export.RECIPE])
+    assert (told["model"], told["corpus"]) == ("my-base", "bob.jsonl") and told["rank"] == recipe.rank
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}  # here all is as it was
 
 
 @pytest.mark.gpu
