@@ -1,7 +1,8 @@
 """The model card: what a saved model is, made from, and good for, as measured."""
 
+import re
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from cptlib.recipe import SMOLLM2, STORIES, Recipe
 
@@ -21,7 +22,7 @@ def model_card(recipe: Recipe, comparison=None, report=None, documents: int | No
 
     comparison: the table of `evaluate.compare`. report: of `training.report`. documents: how many were trained on.
     """
-    model, corpus = _name(recipe.model), _name(recipe.corpus)
+    model, corpus = (NAMES.get(source) or public_name(source) for source in (recipe.model, recipe.corpus))
     licence = LICENCES.get(recipe.model)
     sections = [
         _metadata(recipe, licence),
@@ -40,11 +41,10 @@ def model_card(recipe: Recipe, comparison=None, report=None, documents: int | No
     return "\n\n".join(sections) + "\n"
 
 
-def _name(source: str) -> str:
-    """A model's or corpus's name as others may read it: of a local path only the last part."""
-    if source in NAMES:
-        return NAMES[source]
-    return Path(source).name if Path(source).is_absolute() or Path(source).exists() else source
+def public_name(source: str) -> str:
+    """A model's or corpus's name as others may read it: a hub's or our own as it is, of a path on this machine the end."""
+    ours_or_a_hubs = re.fullmatch(r"shape:[\w.-]+|\w[\w.-]*(/[\w.-]+)?", source)
+    return source if ours_or_a_hubs and not Path(source).exists() else PureWindowsPath(source).name  # knows / and \
 
 
 def _metadata(recipe: Recipe, licence: str | None) -> str:

@@ -18,6 +18,15 @@ MARK = "whole.json"  # in a checkpoint's folder, written last
 BYTES_PER_WEIGHT = 12  # in float32: the weight and the two averages of AdamW, which an 8-bit optimizer stores smaller
 
 
+def require_one_process() -> None:
+    """Raise CheckpointError where torchrun or accelerate started several: at a checkpoint they would wait for each other."""
+    if (number := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+        raise CheckpointError(
+            f"This run was started as {number} processes, and cptlib trains with one. Start it with python, not with "
+            "torchrun or accelerate."
+        )
+
+
 @dataclass(frozen=True)
 class Mark:
     """What is said of a whole checkpoint. files: the checksum of each. data: the digest of the rows it was trained on.

@@ -133,6 +133,18 @@ def available_gb() -> float:
     return min(torch.cuda.get_device_properties(0).total_memory / GB, float(os.environ.get("CPTLIB_GPU_GB") or "inf"))
 
 
+def free_gb() -> float:
+    """Memory that this process could still take: the GPU's, within CPTLIB_GPU_GB, or without a GPU the machine's."""
+    import psutil
+    import torch
+
+    if not torch.cuda.is_available():
+        return psutil.virtual_memory().available / GB
+    held = torch.cuda.memory_allocated()
+    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - held
+    return min(free / GB, available_gb() - held / GB)
+
+
 def hold_to(gb: float) -> None:
     """Let this process use at most `gb` GB of the GPU, as if the GPU had no more: torch then raises OutOfMemoryError.
 

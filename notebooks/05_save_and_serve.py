@@ -176,9 +176,13 @@ comparison
 # %% [markdown]
 # ## 4. Save: the adapter
 #
-# What was trained is small beside the model: the two thin matrices of each LoRA layer, and the embedding in full. That
-# is the **adapter**. It is saved in float32, as it was trained, and it is worth nothing without the model it was
-# trained on, so the recipe is saved beside it.
+# What was trained is the **adapter**: the two thin matrices of each LoRA layer, and the embedding in full. It is worth
+# nothing without the model it was trained on, so the recipe is saved beside it.
+#
+# It is saved in float32, as it was trained. Beside a large model it is small: of Mistral-7B it is 2.4 GB, where the model
+# takes 14.5 GB in 16 bits. Of the small model that is trained where there is no GPU it is larger than the model, which
+# takes 0.27 GB: its 39 million adapter weights make 0.16 GB, and its embedding 0.11 GB, twice. The model uses its
+# embedding as head too, and PEFT, the library that reads the file, asks for it under both names.
 
 # %%
 saved = run / "saved"
@@ -207,11 +211,13 @@ print((adapter / "README.md").read_text())
 # For use, most programs want one model, not two parts. **Merging** adds each product `s · B · A` to the matrix it
 # belongs to. It is done here in float32, one matrix after the other, and then rounded to 16 bits.
 #
-# Two things go wrong in the wild. A model with *tied* weights uses one matrix as embedding and as head; if the two were
-# trained apart and are then saved as tied, the trained head is silently thrown away
-# ([peft#2972](https://github.com/huggingface/peft/pull/2972)). And an adapter that was trained on 4-bit weights fits
-# those: merged into the 16-bit originals it is a slightly different model. Here the merge takes the weights that the
-# adapter has seen, and writes the config to match.
+# Three things go wrong in the wild. A model with *tied* weights uses one matrix as embedding and as head. If the two were
+# trained apart ([peft#2777](https://github.com/huggingface/peft/issues/2777)) and the config still calls them tied,
+# transformers before version 5 throws the trained head away and says nothing, and llama.cpp's converter does so for some
+# kinds of models; version 5 keeps both and warns. An adapter that was trained on 4-bit weights fits those: merged into the
+# 16-bit originals it is a slightly different model. And version 5 of transformers writes some settings under new names,
+# which what was made for version 4 does not find: it takes a default and, again, says nothing. Here the merge takes the
+# weights that the adapter has seen, and writes a config that fits them, with the settings under both names.
 
 # %%
 merged = export.save_merged(model, tokenizer, recipe, saved / "model")
@@ -221,8 +227,10 @@ for file in sorted(merged.iterdir()):
 # %% [markdown]
 # ## 6. Is it what was trained?
 #
-# Saved is not the same as saved right. So we ask both for the next word: the trained model here, and the saved one in a
-# new Python process that knows nothing of this notebook and uses transformers alone.
+# Saved is not the same as saved right. `save_merged` has looked already: where the memory holds a second model, it loads
+# what it wrote, compares, and keeps nothing that predicts other words. Let us see it in the open. We ask both for the next
+# word: the trained model here, and the saved one in a new Python process that knows nothing of this notebook and uses
+# transformers alone.
 
 # %%
 import torch
@@ -338,8 +346,9 @@ print(recipe.prompt + answer.choices[0].text)
 # ## 9. Share
 #
 # To put the folder on the Hugging Face hub, write a name into the next cell. The repository is private until you change
-# that on its page. The token that allows it is read from the environment variable `HF_TOKEN` or from Colab's secrets
-# (the key symbol at the left), and never belongs in a notebook: cells and their outputs are saved and passed on.
+# that on its page, and one that is public already is refused. Of paths on this machine only the last part is sent. The
+# token that allows it is read from the environment variable `HF_TOKEN` or from Colab's secrets (the key symbol at the
+# left), and never belongs in a notebook: cells and their outputs are saved and passed on.
 #
 # Before you share, read the licences at the end of the card. A model trained on texts can repeat some of them, so texts
 # that must not be published make a model that must not be.

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pandas
+import pytest
 import yaml
 
 from cptlib import card
@@ -28,3 +29,20 @@ def test_a_local_path_is_not_told_and_a_licence_not_guessed(tmp_path):
     text = card.model_card(replace(Recipe.named("laptop"), corpus=str(private), model="some/model"))
     assert str(tmp_path) not in text and "letters.jsonl: unknown: look it up" in text
     assert "some/model: unknown" in text and "license: other" in text and "Not measured." in text
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("/home/alice/letters.jsonl", "letters.jsonl"),
+        ("alice/private/letters.jsonl", "letters.jsonl"),  # it may not be there any more
+        ("../alice/letters", "letters"),
+        ("~/letters", "letters"),
+        (r"C:\Users\alice\letters.txt", "letters.txt"),
+        ("roneneldan/TinyStories", "roneneldan/TinyStories"),
+        ("gpt2", "gpt2"),
+        ("shape:mistral-7b", "shape:mistral-7b"),
+    ],
+)
+def test_of_a_path_only_its_end_is_told_and_a_hub_id_whole(source, told):
+    assert card.public_name(source) == told

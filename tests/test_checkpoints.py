@@ -77,6 +77,14 @@ def whole(start, recipe):
     return trainer
 
 
+def test_several_processes_are_refused_and_nothing_is_written(start, recipe, monkeypatch):
+    trainer = start()
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(CheckpointError, match="started as 4 processes"):
+        training.train(trainer, recipe)
+    assert not list(Path().glob("outputs/*/*"))
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_the_losses_agree_to_a_thousandth(start, whole, recipe):
     with pytest.raises(MemoryError):

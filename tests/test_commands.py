@@ -127,6 +127,13 @@ def test_what_is_wrong_is_said_in_a_sentence(call, words, code, sentence):
     assert got == code and sentence in errors and "Traceback" not in errors
 
 
+def test_several_processes_are_refused_before_anything_is_loaded():
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "cptlib", "train"]
+    ended = subprocess.run([*words, "--recipe", "smoke"], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1 and "started as 2 processes, and cptlib trains with one" in ended.stderr
+    assert "Recipe 'smoke'" not in ended.stdout and not list(Path().iterdir())
+
+
 @pytest.mark.parametrize("command", [command.__name__ for command in commands.COMMANDS])
 def test_help_teaches_by_examples_and_names_the_exit_codes(call, command):
     code, out, _ = call(command, "--help")

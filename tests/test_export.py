@@ -2,17 +2,21 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 from collections import namedtuple
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from cptlib import device, export, lora, models, weights
-from cptlib.errors import ExportError
+from cptlib import device, export, lora, machine, merge, models, weights
+from cptlib.errors import DoesNotFit, ExportError
 
 PROMPT = "The little fox found a red boat and"
 VARIANTS = ("tied", "untied", "new tokens", "new tokens, adapters alone", "tied, then trained apart")
@@ -50,10 +54,15 @@ def build(variant, smoke, folder):
     from unsloth import FastLanguageModel
 
     model = lora.train_in_float32(FastLanguageModel.get_peft_model(model, **arguments))
+    return moved(model), tokenizer, recipe
+
+
+def moved(model, by=0.05):
+    """The model in inference mode, its trainable weights well away from where they began."""
     with torch.no_grad():
         for weight in {id(weight): weight for weight in model.parameters() if weight.requires_grad}.values():
-            weight += 0.05 * torch.randn_like(weight)
-    return model.eval(), tokenizer, recipe
+            weight += by * torch.randn_like(weight)
+    return model.eval()
 
 
 def logits(model, tokenizer):
@@ -82,7 +91,7 @@ FRESH = textwrap.dedent("""
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         found["/".join(folder.parts[-2:])] = logits(model, AutoTokenizer.from_pretrained(folder))
     assert "unsloth" not in sys.modules
-    from cptlib import export, models
+    from cptlib import device, export, models
     for folder in home.glob("*/adapter"):
         model, tokenizer = export.load(folder)
         found["/".join(folder.parts[-2:])] = logits(model, tokenizer, device.autocast(model))
@@ -135,16 +144,65 @@ def test_no_saved_file_names_a_place_on_this_machine_or_runs_code(reloaded, cach
             assert str(cache).encode() not in file.read_bytes() and str(home).encode() not in file.read_bytes(), file
 
 
+@pytest.mark.parametrize("variant", ["tied", "untied", "tied, then trained apart"])
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.cpu("plain transformers on the CPU, beside float32")
+def test_plain_peft_loads_an_adapter_by_either_of_its_ways(variant, low_memory, smoke, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer, recipe = build(variant, smoke, tmp_path / "base")
+    folder = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(weights.resolve(recipe.model))
+    again = PeftModel.from_pretrained(base, folder, low_cpu_mem_usage=low_memory)
+    assert off(logits(again, tokenizer), logits(model, tokenizer)) < 1e-6
+
+
+def test_peft_still_asks_for_a_tied_table_under_both_of_its_names(smoke, tmp_path):
+    """So it is in the file twice. Where this fails, save_adapter can write it once."""
+    from peft import PeftModel
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    folder = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    head, table = (tensors[f"base_model.model.{name}.weight"] for name in ("lm_head", "model.embed_tokens"))
+    assert torch.equal(head, table)
+    del tensors["base_model.model.lm_head.weight"]
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(KeyError, match="lm_head"):
+        PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(weights.resolve(recipe.model)), folder)
+
+
 def test_large_models_are_saved_in_shards(smoke, tmp_path, monkeypatch):
     from transformers import AutoModelForCausalLM
 
     model, tokenizer, recipe = build("tied", smoke, tmp_path)
     whole = export.save_merged(model, tokenizer, recipe, tmp_path / "whole")
-    monkeypatch.setattr(export, "SHARD_BYTES", 75_000)
+    monkeypatch.setattr(merge, "SHARD_BYTES", 75_000)
     shards = export.save_merged(model, tokenizer, recipe, tmp_path / "shards")
     assert len(list(shards.glob("model-*-of-*.safetensors"))) > 2 and not list(shards.glob("*.part"))
     expected, found = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (whole, shards))
     assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    "published", [{"top_p": 0.9}, {"length_penalty": 2.0}, {"temperature": 0.6, "do_sample": True}]
+)
+def test_generation_settings_are_kept_as_the_base_was_published_with_them(smoke, tmp_path, published):
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path / "base"
+    shutil.copytree(weights.resolve(smoke.model), folder)
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    (folder / "generation_config.json").write_text(json.dumps(ids | published))
+    recipe = replace(smoke, model=str(folder))
+    model, tokenizer = models.load(recipe)
+    merged = export.save_merged(lora.add_adapters(model, recipe), tokenizer, recipe, tmp_path / "merged")
+    settings = AutoModelForCausalLM.from_pretrained(merged).generation_config.to_diff_dict()
+    assert {name: settings[name] for name in ids | published} == ids | published
+    assert settings.get("do_sample") == published.get("do_sample")
 
 
 @pytest.mark.cpu("it runs bitsandbytes' CPU kernels; test_on_a_gpu_a_4_bit_base_comes_back is for the GPU's")
@@ -183,6 +241,76 @@ def test_what_else_is_in_a_folder_is_not_overwritten(smoke, tmp_path):
     assert [path.name for path in (tmp_path / "notes").iterdir()] == ["mine.txt"]
 
 
+def test_an_export_to_the_folder_one_is_in_deletes_nothing(smoke, tmp_path, monkeypatch):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export.save_merged(model, tokenizer, recipe, ".")
+    files = set(os.listdir("."))
+    assert {"config.json", "model.safetensors", "tokenizer.json", export.RECIPE} <= files
+    Path("notes.txt").write_text("mine", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(merge, "SHARD_BYTES", 75_000)
+        export.save_merged(model, tokenizer, recipe, Path("."))  # again, in other files
+    assert not Path("model.safetensors").exists() and Path("model.safetensors.index.json").exists()
+    export.save_merged(model, tokenizer, recipe, "")
+    assert set(os.listdir(".")) == files | {"notes.txt"} and os.listdir(tmp_path) == ["here"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cptlib import export
+from cptlib.recipe import Recipe
+folder, survives = Path(sys.argv[1]), int(sys.argv[2])
+move = Path.replace
+def move_or_die(path, target):
+    global survives
+    if survives == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    survives -= 1
+    return move(path, target)
+Path.replace = Path.rename = move_or_die
+with export._fresh(folder, Recipe.named("smoke"), export.ADAPTER) as fresh:
+    for name in (export.ADAPTER, "adapter_model.safetensors", "tokenizer.json"):
+        (fresh / name).write_text(f"new {name}")
+"""
+
+
+def test_a_kill_at_any_moment_of_the_change_loses_no_file_of_the_old_export(tmp_path, smoke):
+    names = (export.ADAPTER, "adapter_model.safetensors", "tokenizer.json")
+    for survives in range(20):
+        folder = tmp_path / str(survives)
+        with export._fresh(folder, smoke, export.ADAPTER) as fresh:
+            for name in names:
+                (fresh / name).write_text(f"old {name}")
+        ended = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(survives)], check=False)
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -signal.SIGKILL
+        there = {path.read_text() for path in folder.rglob("*") if path.is_file()}
+        assert {f"old {name}" for name in names} <= there
+        subprocess.run([sys.executable, "-c", KILLED, str(folder), "-1"], check=True)  # once more is all it takes
+        assert sorted(os.listdir(folder)) == sorted([*names, export.RECIPE])
+        assert all((folder / name).read_text() == f"new {name}" for name in names)
+    assert survives > 3
+
+
+def test_a_first_export_that_was_killed_is_not_in_the_way_of_the_next(tmp_path, smoke):
+    (tmp_path / "adapter" / export.UNFINISHED).mkdir(parents=True)
+    (tmp_path / "adapter" / export.UNFINISHED / "adapter_model.safetensors").write_text("half of")
+    with export._fresh(tmp_path / "adapter", smoke, export.ADAPTER) as fresh:
+        (fresh / export.ADAPTER).write_text("new")
+    assert sorted(os.listdir(tmp_path / "adapter")) == [export.ADAPTER, export.RECIPE]
+
+
+def test_a_file_in_the_place_of_the_folder_is_said_in_a_sentence(tmp_path, smoke):
+    (tmp_path / "adapter").write_text("mine")
+    with pytest.raises(ExportError, match="holds something else"), export._fresh(tmp_path / "adapter", smoke, ""):
+        pass
+    assert (tmp_path / "adapter").read_text() == "mine"
+
+
 def test_a_failed_export_leaves_the_old_one(smoke, tmp_path, monkeypatch):
     model, tokenizer, recipe = build("tied", smoke, tmp_path)
     export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
@@ -194,6 +322,55 @@ def test_a_failed_export_leaves_the_old_one(smoke, tmp_path, monkeypatch):
         export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
     assert (tmp_path / "merged" / "model.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+    assert not [path for path in (tmp_path / "merged").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("fault", ["half the adapters' strength", "a number too large for float16"])
+def test_a_merged_model_that_is_not_the_trained_one_is_not_kept(fault, smoke, tmp_path, monkeypatch):
+    from peft.tuners.lora import Linear
+
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    if "adapters" in fault:
+        delta = Linear.get_delta_weight
+        monkeypatch.setattr(Linear, "get_delta_weight", lambda layer, adapter: delta(layer, adapter) / 2)
+    else:
+        model.get_parameter("base_model.model.model.norm.weight").data[0] = 1e6
+    with pytest.raises(ExportError, match="does not predict what the trained one does: .* keep the adapter"):
+        export.save_merged(model, tokenizer, recipe, tmp_path / "merged", "float16")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(
+        "cptlib.memory.free_gb", lambda: 1e-3
+    )  # the merged model has half a megabyte, and a copy would too
+    with pytest.raises(ExportError):
+        export.save_merged(model, tokenizer, recipe, tmp_path / "merged", "float16")
+
+
+def test_without_memory_for_a_second_model_it_is_said_that_they_were_not_compared(smoke, tmp_path, monkeypatch, capsys):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    monkeypatch.setattr("cptlib.memory.free_gb", lambda: 4e-4)
+    merged = export.save_merged(model, tokenizer, recipe, tmp_path / "merged")
+    assert "not compared with the trained one" in capsys.readouterr().out
+    assert off(logits(*export.load(merged)), logits(model, tokenizer)) < 0.05
+
+
+@pytest.mark.cpu("it plays a small GPU")
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_a_saved_model_is_loaded_where_training_it_again_would_not_fit(form, smoke, tmp_path, monkeypatch):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    save = {"adapter": export.save_adapter, "merged": export.save_merged}[form]
+    folder = save(model, tokenizer, recipe, tmp_path / form)
+    base = models.load(smoke)
+
+    def from_pretrained(**arguments):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # there is none to load anything to
+        return base
+
+    monkeypatch.setattr("unsloth.FastLanguageModel.from_pretrained", from_pretrained)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("cptlib.memory.available_gb", lambda: 0.1)
+    with pytest.raises(DoesNotFit):
+        machine.require_memory(smoke)
+    assert export.load(folder)[0].training is False
 
 
 def test_a_folder_of_something_else_is_not_loaded(tmp_path):
@@ -227,26 +404,67 @@ def test_an_upload_without_a_token_says_where_to_put_one(smoke, tmp_path, monkey
         export.upload(folder, "me/model")
 
 
-def test_an_upload_is_private_and_takes_the_token_from_the_environment(smoke, tmp_path, monkeypatch):
-    calls = []
+class Hub:
+    """A stand-in that keeps what it is sent, in repositories that are as private as they were made first."""
 
-    class Hub:
-        def __init__(self, token):
-            calls.append(token)
+    def __init__(self, token):
+        assert token == "a token"
 
-        def create_repo(self, *args, **kwargs):
-            calls.append((args, kwargs))
+    def create_repo(self, repository, private, exist_ok):
+        assert exist_ok
+        self.private.setdefault(repository, private)
 
-        def upload_folder(self, **kwargs):
-            calls.append(sorted(os.listdir(kwargs["folder_path"])))
+    def model_info(self, repository):
+        return SimpleNamespace(private=self.private[repository])
 
-    model, tokenizer, recipe = build("tied", smoke, tmp_path)
-    folder = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
+    def create_commit(self, repository, operations, commit_message):
+        for each in operations:
+            with each.as_file() as content:
+                self.files.setdefault(repository, {})[each.path_in_repo] = content.read()
+
+
+@pytest.fixture
+def hub(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "a token")
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr(Hub, "private", {"me/public": False}, raising=False)
+    monkeypatch.setattr(Hub, "files", {}, raising=False)
+    return Hub
+
+
+def test_an_upload_is_private_and_takes_the_token_from_the_environment(smoke, tmp_path, hub):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    folder = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
     assert export.upload(folder, "me/model") == "https://huggingface.co/me/model"
-    assert calls[:2] == ["a token", (("me/model",), {"private": True, "exist_ok": True})]
-    assert "adapter_model.safetensors" in calls[2]
+    assert hub.private["me/model"] is True and "adapter_model.safetensors" in hub.files["me/model"]
+
+
+def test_nothing_is_sent_to_a_repository_that_is_public_already_unless_asked_for(smoke, tmp_path, hub):
+    model, tokenizer, recipe = build("tied", smoke, tmp_path)
+    folder = export.save_adapter(model, tokenizer, recipe, tmp_path / "adapter")
+    with pytest.raises(ExportError, match="me/public is public already: .*private=False"):
+        export.upload(folder, "me/public")
+    assert "me/public" not in hub.files
+    export.upload(folder, "me/public", private=False)
+    assert "me/public" in hub.files
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_an_upload_names_no_place_on_this_machine(form, smoke, tmp_path, hub):
+    home = tmp_path / "alice" / "private-letters"
+    model, tokenizer, recipe = build("untied", smoke, home / "my-base")
+    recipe = replace(recipe, corpus="alice/private-letters/to/bob.jsonl")  # of another working folder
+    save = {"adapter": export.save_adapter, "merged": export.save_merged}[form]
+    folder = save(model, tokenizer, recipe, tmp_path / "saved")
+    (folder / "README.md").write_text("the card")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    export.upload(folder, "me/letters")
+    sent = hub.files["me/letters"]
+    assert sent.keys() == before.keys() and sent["README.md"] == b"the card"
+    assert not [name for name, content in sent.items() if b"alice" in content]
+    told = json.loads(sent[export.RECIPE])
+    assert (told["model"], told["corpus"]) == ("my-base", "bob.jsonl") and told["rank"] == recipe.rank
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}  # here all is as it was
 
 
 @pytest.mark.gpu

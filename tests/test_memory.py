@@ -1,6 +1,7 @@
 import os
 import stat
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,3 +123,20 @@ def test_of_a_shared_gpu_this_process_is_counted_where_nvidia_smi_knows_it(nvidi
 def test_a_machine_without_a_gpu_cannot_be_held_to_less(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert memory.hold_to(15) is None and memory.available_gb() == float("inf") and memory.peak_gpu_gb() is None
+
+
+def test_free_memory_is_the_machines_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=3 * memory.GB, total=9 * memory.GB))
+    assert memory.free_gb() == 3.0
+
+
+@pytest.mark.parametrize(("limit", "free"), [("", 11.0), ("8", 3.0)])
+def test_free_memory_of_a_gpu_counts_torchs_spare_blocks_and_ends_at_the_limit(monkeypatch, limit, free):
+    monkeypatch.setenv("CPTLIB_GPU_GB", limit)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(total_memory=20 * memory.GB))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (10 * memory.GB, 20 * memory.GB))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda: 6 * memory.GB)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda: 5 * memory.GB)
+    assert memory.free_gb() == free

@@ -31,8 +31,10 @@ def train(
     settings = recipe_of(recipe)
     if corpus:
         settings = replace(settings, corpus=corpus, documents=None)
-    from cptlib import card, checks, export, models, run, scoring, training
+    from cptlib import card, checkpoints, checks, export, models, run, scoring, training
     from cptlib.rows import add_eos
+
+    checkpoints.require_one_process()
 
     print(f"Recipe {settings.name!r}: {settings.model} on {settings.corpus}.")
     texts, before = {}, {}
