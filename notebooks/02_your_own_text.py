@@ -511,8 +511,8 @@ for domain, score in scores_last.items():
 # The same reading works without a notebook, and tells you whether a folder is worth training on:
 #
 # ```text
-# cptlib corpus my_texts
-# cptlib corpus my_texts --language en de --shortest 200 --out corpus.jsonl
+# python -m cptlib corpus my_texts
+# python -m cptlib corpus my_texts --language en de --shortest 200 --out corpus.jsonl
 # ```
 #
 # Some advice, in the order in which it tends to matter.
