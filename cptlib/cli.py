@@ -188,7 +188,7 @@ def export(arguments) -> dict:
     if (arguments.adapter / "README.md").exists():
         (arguments.to / "README.md").write_text((arguments.adapter / "README.md").read_text())
     if arguments.gguf:
-        made["gguf"] = str(exports.save_gguf(arguments.to, f"{arguments.to}.gguf", arguments.gguf))
+        made["gguf"] = str(exports.save_gguf(arguments.to, f"{arguments.to.resolve()}.gguf", arguments.gguf))
     if arguments.upload:
         made["address"] = exports.upload(arguments.to, arguments.upload)
     print(*(f"{kind}: {place}" for kind, place in made.items()), sep="\n")
