@@ -21,6 +21,8 @@ def tensors(base, config):
         plain = type(base)(config)  # has no weights: it knows what a reader will look for
     weights, adapters = _weights(base, plain), _adapters(base)
     _require_all(base, weights, adapters)
+    if config.tie_word_embeddings:
+        del weights["lm_head.weight"]  # the embedding again
 
     def one_by_one():
         with torch.no_grad():
@@ -46,9 +48,6 @@ def _weights(base, plain) -> dict:
         name = name.replace(".base_layer", "").replace(".modules_to_save.default", "")
         if name in expected or (isinstance(tensor, torch.nn.Parameter) and not _is_beside(name)):
             found[name] = tensor
-    if plain.config.tie_word_embeddings:
-        expected.pop("lm_head.weight", None)
-        found.pop("lm_head.weight", None)
     shapes = {name: _shape(tensor) for name, tensor in found.items()}
     if wrong := [name for name in expected | shapes if expected.get(name) != shapes.get(name)]:
         raise ExportError(

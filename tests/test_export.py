@@ -136,6 +136,17 @@ def test_a_tied_model_stays_tied_and_one_trained_apart_is_untied(reloaded):
         assert json.loads((home / variant / "float32" / "config.json").read_text())["tie_word_embeddings"] is tied
 
 
+def test_two_tables_that_are_still_the_same_are_saved_as_the_tied_one(smoke, tmp_path):
+    model, tokenizer = models.load(smoke)
+    arguments = lora.adapter_arguments(smoke) | {"ensure_weight_tying": False}
+    from unsloth import FastLanguageModel
+
+    model = FastLanguageModel.get_peft_model(model, **arguments)
+    assert model.get_input_embeddings().weight is not model.get_output_embeddings().weight
+    folder = export.save_merged(model, tokenizer, smoke, tmp_path / "merged")
+    assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is True
+
+
 def test_no_saved_file_names_a_place_on_this_machine_or_runs_code(reloaded, cache):
     home = reloaded.home
     for form in ("adapter", "bfloat16"):

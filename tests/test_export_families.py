@@ -14,6 +14,8 @@ from test_export import PROMPT, logits, moved, off
 from cptlib import export, lora, models, weights
 from cptlib.recipe import Recipe
 
+pytestmark = pytest.mark.cpu("float32, as plain transformers computes it on the CPU: a GPU's kernels round elsewhere")
+
 SIZES = {
     "vocab_size": 1026,  # the tiny tokenizer's, and two tokens more
     "hidden_size": 64,

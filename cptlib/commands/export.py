@@ -36,7 +36,7 @@ def export(
         if (adapter / name).exists():
             shutil.copy(adapter / name, to / name)
     if gguf:
-        made["gguf"] = str(save_gguf(to, f"{to}.gguf", gguf))
+        made["gguf"] = str(save_gguf(to, f"{to.resolve()}.gguf", gguf))
     if upload:
         made["address"] = send(to, upload)
     print(*(f"{kind}: {place}" for kind, place in made.items()), sep="\n")
