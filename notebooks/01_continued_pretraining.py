@@ -119,11 +119,8 @@ models.quiet()
 # choose yourself, set the environment variable `CPTLIB_RECIPE` to another's name, with fields changed if you like
 # (`laptop,rank=32`), or change it here with `dataclasses.replace(recipe, rank=32)`.
 #
-# The published run was made on an H100 that was held to what a free Colab's T4 has, 15 GB and float16, and with the
-# small model, so that it can be compared with that of any machine: the recipe `t4` was changed to SmolLM2 in 16 bits,
-# to a file with the first 2,316 of the TinyStories, and to a learning rate that suits this size of step. Its line below
-# says so in the recipe's own words; the limit was set by `CPTLIB_GPU_GB=15`, and the lines on memory give the whole
-# card's 79.6 GB all the same. Expect about its memory and its losses on a T4, not its speed.
+# The published run was made without a GPU, on two processor cores, with the recipe `laptop`: anybody can repeat it. On a
+# GPU this cell chooses a larger recipe, and all numbers below will be others.
 
 # %%
 recipe = machine.recipe()
@@ -221,8 +218,8 @@ print(streaming.wrap(documents["train"][0]["text"], width=100))
 # **Where a document ends.** Put a special token, EOS (*end of sequence*), after every document, and the model learns to
 # predict it where a story is over. Without it the model would not learn to stop. Some trainers add it by themselves
 # (TRL's does, unsloth's on a GPU does not), so we put it there once ourselves. It must not be the padding token:
-# padding is left out of the loss, and EOS would silently go with it. That mistake is common enough to have its
-# own check in section 8.
+# with many trainers padding is left out of the loss wherever its token stands, and EOS would silently go with it. That
+# mistake is common enough to have its own check in section 8.
 
 # %%
 documents = corpus.add_eos(documents, tokenizer)
@@ -244,8 +241,10 @@ print(
 # %% [markdown]
 # The line about padding is about wasted work. The documents of a batch differ in length, and the shorter ones are
 # filled up with padding that costs the same arithmetic as text. **Packing** puts several documents into one row
-# instead, and makes sure that none of them can see another. The GPU recipes pack. On a CPU nothing keeps packed
-# documents apart, so the laptop's recipe pads.
+# instead, and makes sure that none of them can see another. What is better depends on the documents. In the published
+# run all stories are about equally long, so padding wastes little; and two of them do not fit into a row of 512 tokens,
+# so packing would leave much of each row empty. With documents of unequal lengths and longer rows it is the other way
+# round, and the GPU recipes pack. On a CPU nothing keeps packed documents apart, so the laptop's recipe pads.
 #
 # A row of training holds so many tokens at most (the recipe's `max_length`). Left to itself, the trainer would cut a
 # longer document there and drop the rest without a word. `corpus.tokenize` cuts it into several rows instead, at the end
@@ -295,9 +294,8 @@ from threading import Thread
 
 from transformers import TextIteratorStreamer
 
-FastLanguageModel.for_inference(
-    model
-)  # switches dropout off and the cache of past keys and values on
+# dropout off, and the cache of past keys and values on
+FastLanguageModel.for_inference(model)
 queue = TextIteratorStreamer(tokenizer, skip_prompt=True)
 inputs = tokenizer(recipe.prompt, return_tensors="pt").to(model.device)
 thread = Thread(
@@ -305,9 +303,8 @@ thread = Thread(
     kwargs={**inputs, "streamer": queue, "max_new_tokens": 12, "do_sample": False},
 )
 thread.start()
-print(
-    [piece for piece in queue]
-)  # each step waits for the next piece; the queue ends when generate does
+# each step waits for the next piece; the queue ends when generate does
+print([piece for piece in queue])
 thread.join()
 
 # %% [markdown]
@@ -371,9 +368,9 @@ log.note("Evaluated before training")
 # · B · A`, where `A` has *r* rows and `B` has *r* columns. Only `A` and `B` are trained. `B` starts at zero, so
 # training starts from exactly the model that we loaded.
 #
-# What it saves is gradients and optimizer state. It does not save the work of running forward and backward through the
-# frozen weights, nor the memory of the activations in between, which grows with the length of the rows and the size of
-# the batch.
+# What it saves is gradients and optimizer state, and the third of the work that goes into the gradients of the frozen
+# weights. It does not save the rest of the work, since the error still has to be sent back through all of them, nor the
+# memory of the activations in between, which grows with the length of the rows and the size of the batch.
 #
 # **Rank.** The larger *r*, the more the update can say. For a style a small rank does; continued pre-training is
 # usually done with a large one, 64 or 128, and on all seven matrices of each layer.
@@ -414,8 +411,8 @@ model = lora.train_in_float32(model)
 log.note("Adapters added")
 
 # %% [markdown]
-# Who is trained now? unsloth's messages speak of patched QKV, O and MLP layers only. The count tells the rest: the
-# embeddings are no LoRA layers, so they are not in that list, and yet they are among the largest things we train.
+# Who is trained now? We count. The adapters are the thin matrices; the embeddings are no LoRA layers but are trained in
+# full, and they are among the largest things we train.
 
 # %%
 trainable = lora.count_trainable(model)
@@ -503,9 +500,8 @@ trainer.optimizer = None  # train() makes a fresh one
 # weights a little in the direction that lowers it.
 
 # %%
-FastLanguageModel.for_training(
-    model
-)  # generation had switched the model over; this is the way back
+# generation had switched the model over; this is the way back
+FastLanguageModel.for_training(model)
 result = trainer.train()
 log.note("Trained")
 
@@ -546,15 +542,13 @@ after = streaming.stream(
 print("\n" + str(after))
 
 # %% [markdown]
-# In the published run, a sorceress fought the magic of a multiverse before, in long sentences full of abstract words,
-# and 256 tokens were not enough to come to an end. Afterwards the sentences are short and the words small, something
-# happens *one day* and *suddenly*, and a ship is proud and has a smile on its face. And the text stopped by itself: the
-# model has learned where a story ends. That is the style, taken on in one pass. What it has *not* learned is to reason
-# better or to know more: a small model's story wanders off and contradicts itself.
+# In the published run, a warrior of noble family fought for honor before, in long sentences that went round in circles,
+# and 320 tokens were not enough to come to an end. Afterwards the sentences are short and the words small, people talk
+# to each other, and the last line is that of every story in the corpus: good night to whoever it was about. Then the
+# text stopped by itself: the model has learned where a story ends. That is the style, taken on in one pass. What it has
+# *not* learned is to reason better or to know more: a small model's story wanders off and contradicts itself.
 #
-# One sample is one draw. We made the run once more with the recipe `a100`, in bfloat16 and with another optimizer. Seed
-# and text were the same, the losses nearly so, and its story, of a Yacht too, was still going round in circles at token
-# 256.
+# One sample is one draw of many. Another `seed` writes another story.
 
 # %% [markdown]
 # ## 11. What was learned, and what it cost
@@ -568,14 +562,11 @@ scoring.compare(scores_before, scores_after)
 
 # %% [markdown]
 # The first row is the gain: these documents are of the corpus's kind, and the model has not seen them. The other rows
-# are the price, 4 to 5% in the published run. LoRA's frozen weights and the low embedding rate are meant to keep it
-# down; a high learning rate and many steps drive it up. How far? The laptop's recipe is in a hurry. It trains on 176
-# stories at a peak rate of 5e-4, two and a half times that of the published run. In three and a half minutes on two
-# processor cores that took the perplexity of unseen stories from 23.0 to 12.7, and raised that of the three other kinds
-# of text by 16 to 28%. With 232 stories at 2e-4, a third more steps, it went from 24.5 to 13.4 (other stories were held
-# out, and other licences measured), and the others rose by 7 to 17% only; but the story had not come to its end when it
-# was cut off at 220 tokens. That suggests more text at a lower rate, though two runs that differ in so much prove
-# little.
+# are the price: the model now predicts other kinds of text worse than before. In the published run that is an eighth
+# to a fifth more perplexity, or so. LoRA's frozen weights and the low embedding rate are meant to keep the price down; a
+# high learning rate and many steps drive it up. The laptop's recipe is in a hurry: its peak rate of 5e-4 is ten times
+# that of the GPU recipes, so that a style can be seen to change in minutes. What a lower rate would cost and teach here
+# has not been measured yet.
 #
 # Each of these figures rests on one run and on one text of a few thousand tokens, so do not read meaning into
 # differences of a percent or two.

@@ -19,7 +19,7 @@
 #
 # **Its speeds are being measured again.** The clock that they came from left out part of each step: it was read before
 # the GPU had done its work. The clock is mended. Until each speed has been measured with it, the tables show memory,
-# which does not rest on a clock, and section 9 has the three speeds that were checked.
+# which does not rest on a clock, and section 9 has the three recipes that were measured anew.
 #
 # The cells measure a *small* model, SmolLM2-135M, on 200 stories that come with the library, live on the machine you
 # are on. The large tables come from an H100 and an H200, with random weights of Mistral-7B's shape (memory does not
@@ -536,17 +536,20 @@ pandas.concat(
 # finite gradient norms in every step (one round). The memory of `plain` is not known, for the reason that the note
 # gives.
 #
-# **The speeds are being measured again.** Three were checked by the wall, with the GPU waited for at both ends of 20
-# steady steps (one H100, Mistral-7B's shape, torch 2.11, 2026-11-27):
+# **The speeds are being measured again.** Three recipes have been, with the mended clock: wall time, the GPU waited for at
+# both ends of each step, three rounds in turns, on one H100 with nothing else on it (Mistral-7B's shape, torch 2.11,
+# 2026-11-27; `wall-h100.json`):
 #
-# | recipe | tokens/s | s a step |
-# |---|---|---|
-# | `a100` with 16-bit weights, four rows a step, fused AdamW | 15,390 | 0.525 |
-# | the same with 8-bit AdamW | 15,170 | 0.533 |
-# | `t4`: 4-bit weights, two rows a step, checkpointing | 9,600 | 0.425 |
+# | recipe | tokens/s, median | each round | GB |
+# |---|---|---|---|
+# | `a100` with 16-bit weights, four rows a step | 15,406 | 15,417, 15,382, 15,406 | 50.7 |
+# | `t4` | 8,985 | 9,515, 7,443, 8,985 | 12.5 |
+# | `post` | 918 | 918, 880, 1,189 | 13.0 |
 #
-# How these compare with `post` and `plain`, and how long each recipe takes to come to a given loss, is not known until
-# it has been measured with the mended clock.
+# The first waits for the GPU's arithmetic, and its rounds agree within a quarter of a percent. The other two wait for the
+# CPU to launch many small steps, and vary by a fifth and more. So the ratio of two rows holds for a GPU as fast as this
+# one: on a slower GPU, such as a T4, arithmetic takes longer than launching, and the recipes lie closer together. How
+# the other settings compare, and how long each recipe takes to come to a given loss, is not known yet.
 
 # %% [markdown]
 # ## 10. Does generating before training distort the peak?
