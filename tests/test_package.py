@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import cptlib
 from cptlib import lora, models, training
 from cptlib.recipe import RECIPES
 
@@ -108,6 +109,11 @@ def test_environment_yml_installs_what_pyproject_says():
     [pip] = [need["pip"] for need in environment["dependencies"] if isinstance(need, dict)]
     assert pip == ["-e .[train,documents,dev]"]  # no version of its own
     assert {"train", "documents", "dev"} <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_version_stands_in_one_place_and_the_citation_follows():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert PROJECT["dynamic"] == ["version"] and citation["version"] == cptlib.__version__
 
 
 def test_unsloth_is_pinned_alike_with_and_without_a_gpu():

@@ -36,7 +36,7 @@ def parse(text: str, shape: str | None = None) -> Recipe:
 
 
 def run(
-    texts: list[str], shape: str | None = None, rounds: int = 2, steps: int = 8, curve: bool = False, gb=None
+    texts: list[str], shape: str | None = None, rounds: int = 3, steps: int = 8, curve: bool = False, gb=None
 ) -> Iterator[dict]:
     """Measure each recipe of `texts` `rounds` times, interleaved; prints a line each and yields all there is to keep so far.
 

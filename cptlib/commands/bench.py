@@ -12,7 +12,7 @@ from cptlib.errors import MeasurementError
 def bench(
     *recipes: Annotated[str, Parameter(help="A name, or name,field=value,…; plain is post without unsloth.")],
     shape: Annotated[str | None, Parameter(help="Use random weights of this shape, such as mistral-7b.")] = None,
-    rounds: Annotated[PositiveInt, Parameter(help="How often each is measured.")] = 2,
+    rounds: Annotated[PositiveInt, Parameter(help="How often each is measured.")] = 3,
     steps: Annotated[PositiveInt, Parameter(help="Steps to time, after 3 others.")] = 8,
     gb: Annotated[PositiveFloat | None, Parameter(help="Hold each to so many GB of GPU memory.")] = None,
     curve: Annotated[bool, Parameter(help="Whole runs, with the held-out loss along the way.")] = False,
