@@ -130,7 +130,8 @@ class _Reading:
         try:
             yield from formats.read(file, self.column)
         except ImportError as error:
-            raise CorpusError(f"{file.name}: {error.name.partition('.')[0]} is missing. Run: {INSTALL}") from error
+            problem = f"{error.name.partition('.')[0]} is missing" if error.name else str(error)
+            raise CorpusError(f"{file.name}: {problem}. Run: {INSTALL}") from error
 
     def _passed(self, file: Path, source: str, piece: Piece) -> str | None:
         """The cleaned text; None where it is left out."""
