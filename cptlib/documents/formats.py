@@ -35,12 +35,15 @@ def read(path: Path, column: str = "text") -> Iterator[Piece | Problem]:
 
     column: the field that holds the text in .json, .jsonl, .csv and .parquet. ImportError where a library is missing.
     """
+    kind = kind_of(path)
     try:
+        if kind is None:
+            raise Unreadable("not a format that is read")
         if not path.stat().st_size:
             raise Unreadable("empty file")
         with _open(path) as stream:
             some = False
-            for found in READERS[kind_of(path)](stream, column):
+            for found in READERS[kind](stream, column):
                 some = some or isinstance(found, Piece) or found.bad
                 yield found
             if not some:
@@ -53,7 +56,7 @@ def read(path: Path, column: str = "text") -> Iterator[Piece | Problem]:
         yield Problem("its gzip stream is damaged: what lies behind the damage is lost")
     except Exception as error:  # the libraries raise many kinds; each ends here as one line
         reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
-        yield Problem(f"not readable as {kind_of(path)} ({type(error).__name__}: {reason})")
+        yield Problem(f"not readable as {kind} ({type(error).__name__}: {reason})")
 
 
 def _open(path: Path) -> BinaryIO:
