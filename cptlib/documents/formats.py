@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from cptlib.documents.decoding import DAMAGED_GZIP, TextFile, notes
 from cptlib.documents.pages import read_docx, read_epub, read_html, read_pdf
@@ -62,7 +62,7 @@ def read(path: Path, column: str = "text") -> Iterator[Piece | Problem]:
 def _open(path: Path) -> BinaryIO:
     if path.suffix.lower() != ".gz":
         return path.open("rb")
-    unzipped = gzip.open(path)  # noqa: SIM115  the caller closes it
+    unzipped = cast(BinaryIO, gzip.open(path))  # noqa: SIM115  the caller closes it
     if kind_of(path) in (*TEXTS, ".html"):
         return unzipped
     with unzipped:  # the other formats are read from their end: unpack first, to disk
@@ -92,11 +92,7 @@ def _read_text(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     yield from notes(text)
 
 
-CONVERTED = {
-    ".html": read_html,
-    ".pdf": read_pdf,
-    ".docx": read_docx,
-    ".epub": read_epub,
-}  # what comes out is text only
+# what comes out of these is text only
+CONVERTED = {".html": read_html, ".pdf": read_pdf, ".docx": read_docx, ".epub": read_epub}
 TEXTS = {".txt": _read_text, ".md": _read_text, ".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv}
 READERS = {**TEXTS, **CONVERTED, ".parquet": read_parquet}
