@@ -166,9 +166,8 @@ def _sentence(recipe: Recipe, problem: str, gb: float, config: hints.Config) -> 
     except DoesNotFit as error:
         return f"Recipe {recipe.name!r} {problem}. {error}"
     fields = ("load_in_4bit", "optimizer", "gradient_checkpointing", "micro_batch", "accumulation")
-    changes = ", ".join(
-        f"{name}={getattr(nearest, name)!r}" for name in fields if getattr(nearest, name) != getattr(recipe, name)
-    )
+    changed = [name for name in fields if getattr(nearest, name) != getattr(recipe, name)]
+    changes = ", ".join(f"{name}={getattr(nearest, name)!r}" for name in changed)
     need = estimate(nearest, config).gb
     return f"Recipe {recipe.name!r} {problem}. The nearest that fits, with {need:.1f} GB: replace(recipe, {changes})."
 

@@ -1,6 +1,7 @@
 """What the library's hints call the classes of libraries that load late. Importing this loads none of them.
 
-A hint such as `"hints.Model"` is for readers, editors and mypy; nothing evaluates it while a program runs.
+A hint such as `"hints.Model"` is for readers, editors and mypy. While a program runs each is an empty class of that name,
+so that `typing.get_type_hints` can read the library's functions.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
     Model: TypeAlias = PreTrainedModel | PeftModel  # a PeftModel has all that the model within it has
     SameModel = TypeVar("SameModel", bound=Module)
     Measure = Callable[[Model, Tokenizer, DatasetDict], object]
+else:
+
+    def __getattr__(name: str) -> type:
+        if name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return type(name, (), {"__module__": __name__})
 
 
 class Config(Protocol):

@@ -25,7 +25,8 @@ def run(notebook: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     content = nbformat.read(notebook, as_version=4)
     # the kernel works in `folder`, so that whatever the run writes lands there
-    client = _echoing_client()(
+    started = time.perf_counter()
+    client = _echoing_client(started)(
         content,
         timeout=None,
         kernel_name="python3",
@@ -33,30 +34,27 @@ def run(notebook: Path, folder: Path) -> Path:
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
-    client.started = time.perf_counter()
     try:
         client.execute()
     except CellExecutionError as error:
         raise NotebookError(f"{notebook.name} stopped: {error.ename}: {error.evalue}") from None
     finally:
         tidy(content)
-        content.metadata["run"] = _record(time.perf_counter() - client.started)
+        content.metadata["run"] = _record(time.perf_counter() - started)
         nbformat.write(content, folder / notebook.name)
         page = folder / notebook.with_suffix(".html").name
         page.write_text(render(content, notebook.stem), encoding="utf-8")
     return page
 
 
-def _echoing_client() -> Any:
+def _echoing_client(started: float) -> Any:
     """nbclient's client, made to print each section's title, and the cells' text output as it arrives."""
     from nbclient import NotebookClient
 
     class EchoingClient(NotebookClient):
-        started = 0.0
-
         async def async_execute_cell(self, cell, cell_index, *rest, **options):
             if cell.cell_type == "markdown" and cell.source.startswith("## "):
-                done = f"{cell_index + 1} of {len(self.nb.cells)} cells, {time.perf_counter() - self.started:.0f} s"
+                done = f"{cell_index + 1} of {len(self.nb.cells)} cells, {time.perf_counter() - started:.0f} s"
                 print(f"\n── {cell.source.splitlines()[0].removeprefix('## ')}   ({done})", flush=True)
             return await super().async_execute_cell(cell, cell_index, *rest, **options)
 

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -97,6 +99,16 @@ def test_what_is_public_has_hints(path):
         own = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
         bare = [a.arg for a in own if a and a.annotation is None and a.arg not in ("self", "cls")]
         assert not bare and node.returns is not None, f"{node.name}: {', '.join(bare) or 'what it returns'}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+def test_hints_can_be_read_while_a_program_runs(name):
+    """As documentation and command lines made from functions do."""
+    module = import_module(name)
+    for value in vars(module).values():
+        if getattr(value, "__module__", None) == name and (inspect.isfunction(value) or inspect.isclass(value)):
+            for read in [value, *(m for m in vars(value).values() if inspect.isfunction(m))]:
+                get_type_hints(read)
 
 
 def test_no_module_is_renamed_where_it_is_imported():

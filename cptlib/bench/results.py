@@ -68,9 +68,8 @@ def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _by_recipe(result: dict[str, Any], key: str) -> dict[str, list[dict[str, Any]]]:
     rows = [row for row in result["rows"] if key in row]
-    return {
-        text: [row for row in rows if row["recipe"] == text] for text in dict.fromkeys(row["recipe"] for row in rows)
-    }
+    texts = dict.fromkeys(row["recipe"] for row in rows)
+    return {text: [row for row in rows if row["recipe"] == text] for text in texts}
 
 
 def _labels(texts: Iterable[str]) -> dict[str, str]:
@@ -91,10 +90,8 @@ def plot_speed(result: dict[str, Any], ax: "hints.Axes | None" = None) -> "hints
     ax = ax or style.subplots(size=(7, 3.6))
     numbers = table(result).iloc[::-1]
     bars = ax.barh(list(numbers.index), numbers["tokens/s"], color=style.color(0), label="tokens/s")
-    notes = [
-        f"{rate:,} tokens/s, {gb:.1f} GB"
-        for rate, gb in zip(numbers["tokens/s"], numbers["GB, nvidia-smi"], strict=True)
-    ]
+    pairs = zip(numbers["tokens/s"], numbers["GB, nvidia-smi"], strict=True)
+    notes = [f"{rate:,} tokens/s, {gb:.1f} GB" for rate, gb in pairs]
     ax.bar_label(bars, notes, padding=4)
     ax.set(title=f"Training speed, {result['device']}", xlabel="real tokens per second", ylabel="recipe")
     ax.margins(x=0.6)

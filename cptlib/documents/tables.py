@@ -96,9 +96,8 @@ def _row(row: object, column: str, where: str) -> Piece | Problem:
         return Piece(row)
     if isinstance(row, dict) and isinstance(row.get(column), str):
         return Piece(row[column], ends=row.get("ends") is not False)  # as `corpus --out` writes it
-    has = (
-        f"its fields are {', '.join(map(str, row))}"[:200] if isinstance(row, dict) else f"it is a {type(row).__name__}"
-    )
+    kind = f"it is a {type(row).__name__}"
+    has = f"its fields are {', '.join(map(str, row))}"[:200] if isinstance(row, dict) else kind
     return Problem(f'no string field "{column}" ({has}); write {{"{column}": "..."}} or name another column', where)
 
 
