@@ -62,9 +62,10 @@ site: .venv/ready
 	@echo "The site: build/site/index.html"
 
 lint: .venv/ready
-	@echo "Checking the style"
+	@echo "Checking the style and the hints"
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 	@$(BIN)/lint-imports --no-cache >.venv/layers 2>&1 || { cat .venv/layers; exit 1; }
+	@$(BIN)/mypy --cache-dir .venv/mypy --no-error-summary
 
 # Each .ipynb from its .py, outputs kept; the .py where only the .ipynb was changed; refused where both were
 sync: .venv/ready

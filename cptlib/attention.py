@@ -5,6 +5,9 @@ sequences of varying length. That last one it takes from torch 2.12 on. torch 2.
 signature without `enable_gqa`, and there unsloth calls attention once for every document, hundreds of times a step.
 """
 
+from typing import Any
+
+from cptlib import hints
 from cptlib.device import autocast, device_of
 
 
@@ -24,7 +27,7 @@ def one_call_for_packed_rows() -> bool:
     return _hand_over(attention_dispatch)
 
 
-def _hand_over(dispatch) -> bool:
+def _hand_over(dispatch: Any) -> bool:
     """Put the kernel where `dispatch`, unsloth's module of attention, looks for torch's; False where it has one."""
     missing = {"_TORCH_VARLEN_ATTN", "_LeanFlashVarlen", "_torch_varlen_takes"} - vars(dispatch).keys()
     if missing:
@@ -44,7 +47,7 @@ def _hand_over(dispatch) -> bool:
     return True
 
 
-def documents_apart(model, lengths: tuple[int, ...] = (9, 14, 6), seed: int = 0) -> float:
+def documents_apart(model: "hints.Model", lengths: tuple[int, ...] = (9, 14, 6), seed: int = 0) -> float:
     """How far the logits of a packed row's other documents move when one document is changed, relative to their size.
 
     Exactly 0.0 where documents are kept apart. Three random documents of `lengths` tokens are packed into one row as the
@@ -63,7 +66,7 @@ def documents_apart(model, lengths: tuple[int, ...] = (9, 14, 6), seed: int = 0)
     return ((before - after).abs().max() / before.abs().max()).item()
 
 
-def _packing(lengths: tuple[int, ...], device) -> dict:
+def _packing(lengths: tuple[int, ...], device: "hints.device") -> dict[str, Any]:
     """What the trainer's collator adds to a packed row, and no cache, as in training."""
     import torch
 

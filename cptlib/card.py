@@ -4,6 +4,7 @@ import re
 from importlib.metadata import version
 from pathlib import Path, PureWindowsPath
 
+from cptlib import hints
 from cptlib.recipe import SMOLLM2, STORIES, Recipe
 
 # Licences of what the named recipes use; of anything else we cannot know.
@@ -17,10 +18,12 @@ NAMES = {SMOLLM2: "SmolLM2-135M-Instruct", STORIES: "cptlib's bundled bedtime st
 UNKNOWN = "unknown: look it up before you share the model"
 
 
-def model_card(recipe: Recipe, comparison=None, report=None, documents: int | None = None) -> str:
+def model_card(
+    recipe: Recipe, comparison: "hints.DataFrame | None" = None, report: object = None, documents: int | None = None
+) -> str:
     """The text of a README.md, with the hub's metadata at its head.
 
-    comparison: the table of `evaluate.compare`. report: of `training.report`. documents: how many were trained on.
+    comparison: the table of `scoring.compare`. report: of `training.report`. documents: how many were trained on.
     """
     model, corpus = (NAMES.get(source) or public_name(source) for source in (recipe.model, recipe.corpus))
     licence = LICENCES.get(recipe.model)
@@ -61,7 +64,7 @@ def _metadata(recipe: Recipe, licence: str | None) -> str:
     return "\n".join([*lines, f"license: {licence or 'other'}", "---"])
 
 
-def _table(comparison) -> str:
+def _table(comparison: "hints.DataFrame | None") -> str:
     """A pandas table in Markdown."""
     if comparison is None:
         return "Not measured."
@@ -71,6 +74,6 @@ def _table(comparison) -> str:
 
 
 def _settings(recipe: Recipe) -> str:
-    shown = ("max_length", "packing", "micro_batch", "accumulation", "epochs", "max_steps", "learning_rate")
-    shown += ("embedding_learning_rate", "rank", "alpha", "rslora", "train_embeddings", "load_in_4bit", "seed")
+    shown = ["max_length", "packing", "micro_batch", "accumulation", "epochs", "max_steps", "learning_rate"]
+    shown += ["embedding_learning_rate", "rank", "alpha", "rslora", "train_embeddings", "load_in_4bit", "seed"]
     return "\n".join(f"- {field}: {getattr(recipe, field)}" for field in shown)

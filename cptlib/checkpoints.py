@@ -7,10 +7,13 @@ import signal
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from cptlib import hints
 from cptlib.errors import CheckpointError
 from cptlib.memory import GB
 
@@ -96,7 +99,7 @@ def keep_last(run: Path, number: int) -> None:
         shutil.rmtree(folder)
 
 
-def require_room(model, run: Path, keep: int) -> None:
+def require_room(model: "hints.Module", run: Path, keep: int) -> None:
     """Raise CheckpointError unless the disk has room for `keep` checkpoints and the one that is being written."""
     run.mkdir(parents=True, exist_ok=True)
     size = BYTES_PER_WEIGHT * sum(weight.numel() for weight in model.parameters() if weight.requires_grad) / GB
@@ -109,7 +112,7 @@ def require_room(model, run: Path, keep: int) -> None:
         )
 
 
-def digest(dataset) -> int:
+def digest(dataset: "hints.Dataset") -> int:
     """A number that tells the rows of a prepared dataset, in their order, from any others."""
     value = 0
     for batch in dataset.select_columns("input_ids").with_format("numpy").iter(1000):
@@ -118,7 +121,7 @@ def digest(dataset) -> int:
     return value
 
 
-def add_saver(trainer, *, minutes: float, keep: int, data: int, seconds: float):
+def add_saver(trainer: "hints.Trainer", *, minutes: float, keep: int, data: int, seconds: float) -> Any:
     """Have the trainer save every so many minutes, at its end, and when told to by `saver.stop`; returns the saver."""
     from transformers import TrainerCallback
 
@@ -148,13 +151,13 @@ def add_saver(trainer, *, minutes: float, keep: int, data: int, seconds: float):
 
 
 @contextmanager
-def interruptible(saver):
+def interruptible(saver: Any) -> Iterator[None]:
     """Within it, the first interrupt (Ctrl-C, a notebook's stop button) only sets `saver.stop`; a second one interrupts."""
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
         yield
         return
 
-    def interrupt(number, frame):
+    def interrupt(number: int, frame: object) -> None:
         saver.stop = True
         signal.signal(signal.SIGINT, before)
         print("Interrupted: saving after this step. Once more stops without saving.", flush=True)

@@ -1,10 +1,11 @@
 """Preflight: failures that raise no error and waste a run, each looked for before it is paid for."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from cptlib import attention
+from cptlib import attention, hints
 from cptlib.device import autocast
 from cptlib.errors import PreflightError
 
@@ -27,7 +28,7 @@ class Finding:
         return f"FAILED  {self.name}: {self.problem}. {self.why} {self.mend}"
 
 
-def preflight(trainer, rows: int = 4, open_pieces: int | None = None) -> None:
+def preflight(trainer: "hints.Trainer", rows: int = 4, open_pieces: int | None = None) -> None:
     """Check a trainer, its model and all its rows just before `trainer.train()`; prints a table.
 
     The labels are looked at in its first `rows` rows. open_pieces: how many rows are pieces of a document that goes on and
@@ -50,7 +51,7 @@ def preflight(trainer, rows: int = 4, open_pieces: int | None = None) -> None:
     stop_at_nan(trainer)
 
 
-def ids_fit(trainer, rows: int = 0) -> Finding:
+def ids_fit(trainer: "hints.Trainer", rows: int = 0) -> Finding:
     """Each token id of the tokenizer has a row in the embedding."""
     size = trainer.model.get_input_embeddings().weight.shape[0]
     largest = max(trainer.processing_class.get_vocab().values())
@@ -63,7 +64,7 @@ def ids_fit(trainer, rows: int = 0) -> Finding:
     )
 
 
-def positions_fit(trainer, rows: int = 0) -> Finding:
+def positions_fit(trainer: "hints.Trainer", rows: int = 0) -> Finding:
     """No document is longer than the positions the model knows."""
     most = getattr(trainer.model.config, "max_position_embeddings", None)
     longest = max(map(len, _all_documents(trainer.train_dataset)))
@@ -75,7 +76,7 @@ def positions_fit(trainer, rows: int = 0) -> Finding:
     )
 
 
-def something_is_learned(trainer, rows: int = 4) -> Finding:
+def something_is_learned(trainer: "hints.Trainer", rows: int = 4) -> Finding:
     """Each row has tokens that the loss counts."""
     unread = [n for n, (_, labels) in enumerate(_documents(trainer, rows)) if all(label == -100 for label in labels)]
     return Finding(
@@ -86,7 +87,7 @@ def something_is_learned(trainer, rows: int = 4) -> Finding:
     )
 
 
-def eos_is_learned(trainer, rows: int = 4) -> Finding:
+def eos_is_learned(trainer: "hints.Trainer", rows: int = 4) -> Finding:
     """In all rows: each document's last token is EOS, and no other is; in the first rows: the loss counts it.
 
     Of the pieces of a cut document only the last one has an EOS (`preflight`: open_pieces).
@@ -116,7 +117,7 @@ def eos_is_learned(trainer, rows: int = 4) -> Finding:
     )
 
 
-def one_bos(trainer, rows: int = 0) -> Finding:
+def one_bos(trainer: "hints.Trainer", rows: int = 0) -> Finding:
     """No document begins with two BOS tokens."""
     bos = trainer.processing_class.bos_token_id
     double = [n for n, ids in enumerate(_all_documents(trainer.train_dataset)) if ids[:2].tolist() == [bos, bos]]
@@ -128,7 +129,7 @@ def one_bos(trainer, rows: int = 0) -> Finding:
     )
 
 
-def embeddings_train(trainer, rows: int = 0) -> Finding:
+def embeddings_train(trainer: "hints.Trainer", rows: int = 0) -> Finding:
     """If the embedding learning rate is set, embeddings and head are trainable, in float32."""
     import torch
 
@@ -149,7 +150,7 @@ def embeddings_train(trainer, rows: int = 0) -> Finding:
     )
 
 
-def tied_stay_tied(trainer, rows: int = 0) -> Finding:
+def tied_stay_tied(trainer: "hints.Trainer", rows: int = 0) -> Finding:
     """A model whose config ties embedding and head uses one matrix for both."""
     model = trainer.model
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
@@ -162,7 +163,7 @@ def tied_stay_tied(trainer, rows: int = 0) -> Finding:
     )
 
 
-def two_learning_rates(trainer, rows: int = 0) -> Finding:
+def two_learning_rates(trainer: "hints.Trainer", rows: int = 0) -> Finding:
     """The optimizer trains the embeddings at the embedding learning rate and the rest at the learning rate."""
     rate, problem = _embedding_rate(trainer), None
     if rate is not None:
@@ -178,7 +179,7 @@ def two_learning_rates(trainer, rows: int = 0) -> Finding:
     )
 
 
-def steps_suffice(trainer, rows: int = 0) -> Finding:
+def steps_suffice(trainer: "hints.Trainer", rows: int = 0) -> Finding:
     """A float16 run has more steps than its loss scale takes to settle."""
     steps = trainer.args.max_steps
     return Finding(
@@ -189,7 +190,7 @@ def steps_suffice(trainer, rows: int = 0) -> Finding:
     )
 
 
-def loss_is_a_number(trainer, rows: int = 4) -> Finding:
+def loss_is_a_number(trainer: "hints.Trainer", rows: int = 4) -> Finding:
     """The first batch, in the number format of the training, has a finite loss."""
     batch = _batch(trainer, min(rows, trainer.args.per_device_train_batch_size))
     loss = _loss(trainer, batch)
@@ -201,7 +202,7 @@ def loss_is_a_number(trainer, rows: int = 4) -> Finding:
     )
 
 
-def documents_apart(trainer, rows: int = 0) -> Finding:
+def documents_apart(trainer: "hints.Trainer", rows: int = 0) -> Finding:
     """Where documents are packed into rows, none of them sees another: changing one leaves the others' logits as they are."""
     problem = None
     if trainer.args.packing or getattr(trainer.args, "padding_free", False):  # unsloth's default on a GPU
@@ -216,12 +217,12 @@ def documents_apart(trainer, rows: int = 0) -> Finding:
     )
 
 
-LOOKS = (ids_fit, positions_fit, something_is_learned, eos_is_learned, one_bos)
-LOOKS += (embeddings_train, tied_stay_tied, two_learning_rates, steps_suffice)
-TRIALS = (loss_is_a_number, documents_apart)
+LOOKS = [ids_fit, positions_fit, something_is_learned, eos_is_learned, one_bos]
+LOOKS += [embeddings_train, tied_stay_tied, two_learning_rates, steps_suffice]
+TRIALS = [loss_is_a_number, documents_apart]
 
 
-def stop_at_nan(trainer) -> None:
+def stop_at_nan(trainer: "hints.Trainer") -> None:
     """Have the trainer raise PreflightError at a step whose gradient is no number, before it saves what that left.
 
     In float16 the first steps may be skipped while the loss scale finds its size, so there it takes SETTLING in a row.
@@ -244,11 +245,11 @@ def stop_at_nan(trainer) -> None:
     trainer.add_callback(StopAtNan())
 
 
-def _embedding_rate(trainer) -> float | None:
+def _embedding_rate(trainer: "hints.Trainer") -> float | None:
     return getattr(trainer.args, "embedding_learning_rate", None)
 
 
-def _optimizer(trainer):
+def _optimizer(trainer: "hints.Trainer") -> Any:
     """The optimizer that `train` will make; the trainer is left without one, so that it makes its own."""
     before = trainer.optimizer
     optimizer = trainer.create_optimizer()
@@ -256,7 +257,7 @@ def _optimizer(trainer):
     return optimizer
 
 
-def _all_documents(dataset) -> Iterator:
+def _all_documents(dataset: "hints.Dataset") -> Iterator[Any]:
     """The ids of every document in a trainer's dataset, arrays; rows, where the dataset does not tell documents apart."""
     import numpy as np
 
@@ -267,7 +268,7 @@ def _all_documents(dataset) -> Iterator:
             yield from np.split(ids, np.cumsum(batch["seq_lengths"][number])[:-1]) if packed else [ids]
 
 
-def _loss(trainer, batch) -> float:
+def _loss(trainer: "hints.Trainer", batch: dict[str, Any]) -> float:
     """The training loss of a batch, in the number format of the training, without a gradient."""
     import torch
 
@@ -275,18 +276,19 @@ def _loss(trainer, batch) -> float:
         return trainer.model(**trainer._prepare_inputs(dict(batch))).loss.item()
 
 
-def _batch(trainer, rows: int) -> dict:
+def _batch(trainer: "hints.Trainer", rows: int) -> dict[str, Any]:
     """What the trainer's collator makes of its first rows."""
     dataset = trainer.train_dataset
     return trainer.data_collator([dataset[i] for i in range(min(rows, len(dataset)))])
 
 
-def _documents(trainer, rows: int) -> Iterator[tuple[list[int], list[int]]]:
+def _documents(trainer: "hints.Trainer", rows: int) -> Iterator[tuple[list[int], list[int]]]:
     """(ids, labels) of each document in the batch of the trainer's first rows, padding left out."""
     import torch
 
     batch = _batch(trainer, rows)
     ids, labels = batch["input_ids"], batch["labels"]
+    parts: Iterable[Any]
     if "packed_seq_lengths" in batch:  # one row; padding may follow its last document
         lengths = batch["packed_seq_lengths"].tolist()
         parts = zip(*(row[0, : sum(lengths)].split(lengths) for row in (ids, labels)), strict=True)

@@ -1,7 +1,9 @@
 """Raw text in, documents out: read a corpus; and what is done with it next, by one name (`splitting`, `rows`)."""
 
 from pathlib import Path
+from typing import Any
 
+from cptlib import hints
 from cptlib.documents import formats
 from cptlib.documents.folder import from_folder
 from cptlib.documents.splitting import split, with_digests
@@ -9,22 +11,11 @@ from cptlib.errors import CorpusError
 from cptlib.paths import STORIES_FILE
 from cptlib.rows import Statistics, add_eos, cut, open_pieces, statistics, tokenize
 
-__all__ = [
-    "CorpusError",
-    "Statistics",
-    "add_eos",
-    "cut",
-    "from_folder",
-    "open_pieces",
-    "read",
-    "split",
-    "statistics",
-    "tokenize",
-    "with_digests",
-]
+__all__ = ["CorpusError", "Statistics", "add_eos", "cut", "from_folder", "open_pieces"]
+__all__ += ["read", "split", "statistics", "tokenize", "with_digests"]
 
 
-def read(source: str, documents: int | None = None):
+def read(source: str, documents: int | None = None) -> "hints.Dataset":
     """The first `documents` documents (None: all) as a `datasets.Dataset` with the columns `text` and, where a document is
     in several rows, `ends`: False in all of its rows but the last.
 
@@ -38,7 +29,7 @@ def read(source: str, documents: int | None = None):
     path = STORIES_FILE if source == "stories" else Path(source)
     if path.suffix in (".jsonl", ".txt"):
         rows = [piece for document in _read_file(path)[:documents] for piece in document]
-        columns = {"text": [text for text, _ in rows]}
+        columns: dict[str, list[Any]] = {"text": [text for text, _ in rows]}
         if not all(ends for _, ends in rows):
             columns["ends"] = [ends for _, ends in rows]
         return Dataset.from_dict(columns)
@@ -53,7 +44,7 @@ def _read_file(path: Path) -> list[list[tuple[str, bool]]]:
     """The documents, each a list of its pieces, (text, ends): one that is too long to be handed out at once has several."""
     if not path.is_file():
         raise CorpusError(f"{path}: there is no such file.")
-    documents = [[]]
+    documents: list[list[tuple[str, bool]]] = [[]]
     for found in formats.read(path):
         if isinstance(found, formats.Problem):
             message = f"{path}{', ' * bool(found.where)}{found.where}: {found.reason}."

@@ -1,6 +1,9 @@
 """Where, and in which number format, a model computes."""
 
 import functools
+from contextlib import AbstractContextManager
+
+from cptlib import hints
 
 
 @functools.cache
@@ -16,7 +19,7 @@ def best_dtype() -> str:
     return min(("float32", "bfloat16"), key=lambda name: _seconds_to_multiply(getattr(torch, name)))
 
 
-def _seconds_to_multiply(dtype) -> float:
+def _seconds_to_multiply(dtype: "hints.dtype") -> float:
     """The best of three timings of a matrix product of the size that a small model's layers have."""
     import time
 
@@ -31,12 +34,12 @@ def _seconds_to_multiply(dtype) -> float:
     return min(seconds[1:])
 
 
-def device_of(model):
+def device_of(model: "hints.Module") -> "hints.device":
     """Where the model computes. Its first weight may lie elsewhere: unsloth's checkpointing moves embeddings to the CPU."""
     return max((parameter.device for parameter in model.parameters()), key=lambda device: device.type == "cuda")
 
 
-def autocast(model):
+def autocast(model: "hints.Module") -> AbstractContextManager[object]:
     """A context in which a model of 16-bit frozen and float32 trained weights computes in 16 bits; for float32, none.
 
     The trainer makes its own; scoring and generation need this one.

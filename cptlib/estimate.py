@@ -6,10 +6,11 @@ predicted: notebooks/04_memory_and_speed.
 """
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
-from cptlib import memory, shapes, style
+from cptlib import hints, memory, shapes, style
 from cptlib.errors import DoesNotFit
 from cptlib.memory import GB
 from cptlib.recipe import Recipe
@@ -40,7 +41,7 @@ class Estimate:
         return "\n".join(f"{gb:6.2f} GB  {part}" for part, gb in [*self.parts.items(), ("in all", self.gb)])
 
 
-def estimate(recipe: Recipe, config, row: int | None = None) -> Estimate:
+def estimate(recipe: Recipe, config: hints.Config, row: int | None = None) -> Estimate:
     """The memory that training by `recipe` will need on a GPU.
 
     config: the model's, Llama- or Mistral-shaped (`weights.config_of`). row: tokens in the longest row of a batch, if
@@ -64,7 +65,9 @@ def estimate(recipe: Recipe, config, row: int | None = None) -> Estimate:
     return Estimate(parts | {"torch's workspace and spare blocks": WORKSPACE_GB + SPARE * tensors, "CUDA": CUDA_GB})
 
 
-def _moments(recipe: Recipe, config, counts: dict[str, int], tokens: int, wide: int) -> list[dict[str, float]]:
+def _moments(
+    recipe: Recipe, config: hints.Config, counts: dict[str, int], tokens: int, wide: int
+) -> list[dict[str, float]]:
     """Bytes that come and go, at three moments of a step, one of which is the fullest."""
     adapters, embedding, head = (4 * counts[part] for part in ("adapters", "embed_tokens", "lm_head"))
     every = adapters + embedding + head
@@ -81,24 +84,21 @@ def _moments(recipe: Recipe, config, counts: dict[str, int], tokens: int, wide: 
     rows = min(max(LOGIT_ROWS, tokens * config.hidden_size // config.vocab_size), tokens)
     trained_head = (embedding if shared else head) * (1 + wide / 4)  # its gradient, and itself in 16 bits
     logits = rows * config.vocab_size * 4 + trained_head
+    first = earlier or every - (0 if shared else embedding)
     return [
         {"gradients": earlier, "activations": kept, "logits": logits},  # the loss is computed
-        {
-            "gradients": earlier or every - (0 if shared else embedding),
-            "activations": again,
-            "logits": 0,
-        },  # the first layer
+        {"gradients": first, "activations": again, "logits": 0},  # the first layer
         # the embedding: where its gradient has to be added to one that is there, both exist
         {"gradients": every + (embedding if shared or earlier else 0), "activations": 0, "logits": 0},
     ]
 
 
-def unsloth_buffers(recipe: Recipe, inputs: float) -> float:
+def unsloth_buffers(recipe: Recipe, inputs: int) -> int:
     """Bytes of the two buffers through which unsloth's checkpointing fetches layer inputs from the CPU's memory."""
     return 2 * inputs if recipe.gradient_checkpointing == "unsloth" else 0
 
 
-def fit(recipe: Recipe, gb: float, config, row: int | None = None) -> Recipe:
+def fit(recipe: Recipe, gb: float, config: hints.Config, row: int | None = None) -> Recipe:
     """The fastest setting of `recipe` whose estimate stays under 95% of `gb`, with what it gave up in `why`.
 
     Rows a step, row length, rank and what is trained stay as they are, so that the run learns the same. Raises DoesNotFit
@@ -115,7 +115,7 @@ def fit(recipe: Recipe, gb: float, config, row: int | None = None) -> Recipe:
     )
 
 
-def _by_speed(recipe: Recipe):
+def _by_speed(recipe: Recipe) -> Iterator[Recipe]:
     """`recipe` with the same rows a step, the fastest setting first."""
     rows = recipe.micro_batch * recipe.accumulation
     micros = sorted((n for n in range(1, rows + 1) if rows % n == 0), reverse=True)
@@ -141,7 +141,7 @@ def _why(recipe: Recipe, setting: Recipe, need: Estimate, gb: float) -> str:
     return f"it needs about {need.gb:.1f} of {gb:.1f} GB and gives up {', '.join(gave_up) or 'nothing'}"
 
 
-def refuse(recipe: Recipe, gb: float, config) -> None:
+def refuse(recipe: Recipe, gb: float, config: hints.Config) -> None:
     """Raise DoesNotFit where `recipe` needs more than `gb` GB, with the nearest recipe that does not."""
     need = estimate(recipe, config)
     if need.gb > gb:
@@ -149,7 +149,7 @@ def refuse(recipe: Recipe, gb: float, config) -> None:
 
 
 @contextlib.contextmanager
-def out_of_memory_explained(recipe: Recipe, config):
+def out_of_memory_explained(recipe: Recipe, config: hints.Config) -> Iterator[None]:
     """Turn torch's OutOfMemoryError in this context into DoesNotFit, with the nearest recipe that fits."""
     import torch
 
@@ -160,21 +160,22 @@ def out_of_memory_explained(recipe: Recipe, config):
         raise DoesNotFit(_sentence(recipe, f"ran out of the GPU's {gb:.1f} GB", 0.9 * gb, config)) from None
 
 
-def _sentence(recipe: Recipe, problem: str, gb: float, config) -> str:
+def _sentence(recipe: Recipe, problem: str, gb: float, config: hints.Config) -> str:
     try:
         nearest = fit(recipe, gb, config)
     except DoesNotFit as error:
         return f"Recipe {recipe.name!r} {problem}. {error}"
     fields = ("load_in_4bit", "optimizer", "gradient_checkpointing", "micro_batch", "accumulation")
-    changes = ", ".join(
-        f"{name}={getattr(nearest, name)!r}" for name in fields if getattr(nearest, name) != getattr(recipe, name)
-    )
+    changed = [name for name in fields if getattr(nearest, name) != getattr(recipe, name)]
+    changes = ", ".join(f"{name}={getattr(nearest, name)!r}" for name in changed)
     need = estimate(nearest, config).gb
     return f"Recipe {recipe.name!r} {problem}. The nearest that fits, with {need:.1f} GB: replace(recipe, {changes})."
 
 
 @style.styled
-def plot_estimate(estimates: dict[str, Estimate], limit: float | None = None, ax=None):
+def plot_estimate(
+    estimates: dict[str, Estimate], limit: float | None = None, ax: "hints.Axes | None" = None
+) -> "hints.Axes":
     """A stacked bar of parts for each named Estimate, with a line at `limit` GB."""
     ax = ax or style.subplots(size=(7, 4))
     names, bottoms = list(estimates), [0.0] * len(estimates)

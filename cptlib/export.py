@@ -7,11 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from cptlib import card, lora, memory, merge, models
+from cptlib import card, hints, lora, memory, merge, models
 from cptlib.device import autocast, device_of
 from cptlib.errors import ExportError, RecipeError
 from cptlib.merge import edit_json, read_json, save_config, save_tokenizer
@@ -28,7 +29,13 @@ LOGITS_OFF = 0.15
 CONVERTER = "convert_hf_to_gguf.py"
 
 
-def save_adapter(model, tokenizer, recipe: Recipe, folder: str | Path, held_out=None) -> Path:
+def save_adapter(
+    model: "hints.PeftModel",
+    tokenizer: "hints.Tokenizer",
+    recipe: Recipe,
+    folder: str | Path,
+    held_out: "hints.Dataset | None" = None,
+) -> Path:
     """Write the adapters and the trained embeddings, in float32 as they are, with tokenizer and recipe; returns the folder.
 
     It needs the base model beside it, which `load` finds by the recipe. held_out: the Dataset that `corpus.split` held out;
@@ -47,7 +54,9 @@ def save_adapter(model, tokenizer, recipe: Recipe, folder: str | Path, held_out=
     return Path(folder)
 
 
-def save_merged(model, tokenizer, recipe: Recipe, folder: str | Path, dtype: str = "bfloat16") -> Path:
+def save_merged(
+    model: "hints.Model", tokenizer: "hints.Tokenizer", recipe: Recipe, folder: str | Path, dtype: str = "bfloat16"
+) -> Path:
     """Write a whole model that plain transformers loads: base + adapters, each matrix added in float32, then rounded.
 
     dtype: `"bfloat16"`, `"float16"` or `"float32"`. A 4-bit base is merged as the adapters saw it, dequantized. The
@@ -75,7 +84,7 @@ def save_merged(model, tokenizer, recipe: Recipe, folder: str | Path, dtype: str
     return Path(folder)
 
 
-def _compare(model, tokenizer, merged: Recipe) -> None:
+def _compare(model: "hints.Model", tokenizer: "hints.Tokenizer", merged: Recipe) -> None:
     """Raise ExportError unless the model of `merged` gives the logits of `model`; print a line where memory is short."""
     import torch
 
@@ -100,7 +109,7 @@ def _compare(model, tokenizer, merged: Recipe) -> None:
 
 
 @contextmanager
-def _fresh(folder: Path, recipe: Recipe, kind: str):
+def _fresh(folder: Path, recipe: Recipe, kind: str) -> Iterator[Path]:
     """A new folder inside `folder`, whose files take the places of an earlier export's when all is written.
 
     A kill leaves the earlier ones as they were, or, in the moment of the change, in the folder REPLACED. What is not an
@@ -153,7 +162,7 @@ def held_out_digests(folder: Path) -> list[str] | None:
     return read_json(file) if file.exists() else None
 
 
-def load(folder: str | Path):
+def load(folder: str | Path) -> tuple["hints.Model", "hints.Tokenizer"]:
     """(model, tokenizer) of a saved adapter or merged model, in inference mode; with the recipe's base for an adapter.
 
     Raises ExportError for a folder that holds neither.

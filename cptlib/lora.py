@@ -1,6 +1,8 @@
 """LoRA: the scaling of its update, its figure, adapters by recipe, and who is trained."""
 
-from cptlib import style
+from typing import Any
+
+from cptlib import hints, style
 from cptlib.recipe import Recipe
 
 
@@ -15,7 +17,7 @@ def scaling(rank: float, alpha: float, rslora: bool) -> float:
 
 
 @style.styled
-def plot_scaling(alpha: float = 32, rank: int | None = None, ax=None):
+def plot_scaling(alpha: float = 32, rank: int | None = None, ax: "hints.Axes | None" = None) -> "hints.Axes":
     """Both scalings over ranks 8 to 256, rsLoRA's alpha chosen so that they meet at rank 8. `rank` is marked."""
     ax = ax or style.subplots()
     ranks = [8 * 2 ** (i / 10) for i in range(51)]
@@ -33,7 +35,7 @@ def plot_scaling(alpha: float = 32, rank: int | None = None, ax=None):
     return ax
 
 
-def adapter_arguments(recipe: Recipe) -> dict:
+def adapter_arguments(recipe: Recipe) -> dict[str, Any]:
     """What `FastLanguageModel.get_peft_model` is called with, the model aside."""
     return {
         "r": recipe.rank,
@@ -48,14 +50,14 @@ def adapter_arguments(recipe: Recipe) -> dict:
     }
 
 
-def add_adapters(model, recipe: Recipe):
+def add_adapters(model: "hints.PreTrainedModel", recipe: Recipe) -> "hints.PeftModel":
     """The model with trainable adapters (and embeddings and head, where the recipe asks), all trained in float32."""
     from unsloth import FastLanguageModel
 
     return train_in_float32(FastLanguageModel.get_peft_model(model, **adapter_arguments(recipe)))
 
 
-def train_in_float32(model):
+def train_in_float32(model: "hints.SameModel") -> "hints.SameModel":
     """Turn every trainable weight to float32, in place. In 16 bits an update much smaller than its weight rounds away.
 
     A bfloat16 number keeps 8 significant bits: adding less than 1/512 of it leaves it as it was, and at a learning
@@ -69,7 +71,7 @@ def train_in_float32(model):
     return model
 
 
-def count_trainable(model) -> dict[str, int]:
+def count_trainable(model: "hints.Module") -> dict[str, int]:
     """Numbers of weights by part: the adapters, `embed_tokens`, `lm_head` (0 where it is the same tensor), and frozen."""
     counts = {"adapters": 0, "embed_tokens": 0, "lm_head": 0, "frozen": 0}
     for name, parameter in model.named_parameters():  # a tensor that two modules share comes once
@@ -77,13 +79,13 @@ def count_trainable(model) -> dict[str, int]:
     return counts
 
 
-def _part_of(name: str, parameter) -> str:
+def _part_of(name: str, parameter: "hints.Tensor") -> str:
     if not parameter.requires_grad:
         return "frozen"
     return next((part for part in ("embed_tokens", "lm_head") if part in name), "adapters")
 
 
-def _size(parameter) -> int:
+def _size(parameter: "hints.Tensor") -> int:
     # bitsandbytes keeps two 4-bit weights in a byte, and the shape they had beside them
     state = getattr(parameter, "quant_state", None)
     return state.shape.numel() if state is not None else parameter.numel()

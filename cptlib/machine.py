@@ -1,9 +1,10 @@
 """Which recipe suits this machine, and which setting of it fits so much memory."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
-from cptlib import estimate, memory, shapes, style
+from cptlib import estimate, hints, memory, shapes, style
 from cptlib.memory import GB
 from cptlib.recipe import RECIPES, Recipe
 from cptlib.weights import config_of
@@ -60,16 +61,17 @@ def _for_gpu(gpu: str, gb: float, bf16: bool) -> Recipe:
 
 
 @style.styled
-def plot_growth(recipe: Recipe, lengths=(256, 512, 1024, 2048, 4096, 8192, 16384), ax=None):
+def plot_growth(
+    recipe: Recipe, lengths: Sequence[int] = (256, 512, 1024, 2048, 4096, 8192, 16384), ax: "hints.Axes | None" = None
+) -> "hints.Axes":
     """Memory over the length of a row, with LoRA and with all weights trained, with and without checkpointing.
 
     All weights in mixed precision take 16 bytes each: 2 for the weight, 2 for the gradient, 12 for a float32 copy and the
     optimizer's two numbers.
     """
     ax, config = ax or style.subplots(), config_of(recipe.model)
-    weights = (
-        shapes.count_projections(config) + (2 - config.tie_word_embeddings) * config.vocab_size * config.hidden_size
-    )
+    tables = (2 - config.tie_word_embeddings) * config.vocab_size * config.hidden_size
+    weights = shapes.count_projections(config) + tables
     for number, checkpointing in enumerate((False, True)):
         settings = [replace(recipe, max_length=n, gradient_checkpointing=checkpointing) for n in lengths]
         needs, color = [estimate.estimate(setting, config) for setting in settings], style.color(number)

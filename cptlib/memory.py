@@ -7,8 +7,9 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass, replace
+from typing import Any
 
-from cptlib import style
+from cptlib import hints, style
 
 GB = 2**30
 
@@ -98,8 +99,8 @@ def peak_process_gb() -> float:
     import psutil
 
     info = psutil.Process().memory_info()
-    if hasattr(info, "peak_wset"):  # Windows
-        return info.peak_wset / GB
+    if peak := getattr(info, "peak_wset", None):  # Windows
+        return float(peak / GB)
     import resource
     import sys
 
@@ -197,7 +198,7 @@ class Stage:
 class MemoryLog:
     """Notes the memory in use after each named stage of a run; `plot_breakdown` draws it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.stages: list[Stage] = []
 
     def note(self, name: str) -> None:
@@ -210,7 +211,7 @@ class MemoryLog:
 
 
 @style.styled
-def plot_breakdown(log: MemoryLog, ax=None):
+def plot_breakdown(log: MemoryLog, ax: "hints.Axes | None" = None) -> "hints.Axes":
     """One stacked bar, a part for each stage that added memory, with lines at what is used and at what there is.
 
     A stage that freed memory lowers the bar's top, so that the bar ends at what the last stage left in use. The line at
@@ -241,7 +242,7 @@ def plot_breakdown(log: MemoryLog, ax=None):
 
 def _parts(stages: list[Stage]) -> list[tuple[str, float, float]]:
     """(name, GB, GB below it) of each stage's share of what the last stage has in use, none below 0."""
-    parts: list[list] = []
+    parts: list[list[Any]] = []
     used = 0.0
     for stage in stages:
         change, used = stage.memory.used_gb - used, stage.memory.used_gb

@@ -1,14 +1,17 @@
 """A model with adapters as a plain one: each adapter added to its weight, and files that transformers loads."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+from cptlib import hints
 from cptlib.errors import ExportError
 
 SHARD_BYTES = 2 * 10**9
 
 
-def tensors(base, config):
+def tensors(base: "hints.PreTrainedModel", config: "hints.PreTrainedConfig") -> Iterator[tuple[str, "hints.Tensor"]]:
     """(name, tensor) of the model that `config` describes, one after the other, on the CPU, named as in published files.
 
     base: a transformers model with LoRA in its layers, or none. Each adapter is added in float32 and the sum rounded to
@@ -24,7 +27,7 @@ def tensors(base, config):
     if config.tie_word_embeddings:
         del weights["lm_head.weight"]  # the embedding again
 
-    def one_by_one():
+    def one_by_one() -> Iterator[tuple[str, "hints.Tensor"]]:
         with torch.no_grad():
             for name, weight in weights.items():
                 whole = _merged(weight, adapters.get(id(weight)), config.dtype)
@@ -35,7 +38,7 @@ def tensors(base, config):
     return one_by_one()
 
 
-def _weights(base, plain) -> dict:
+def _weights(base: "hints.PreTrainedModel", plain: "hints.PreTrainedModel") -> dict[str, "hints.Tensor"]:
     """All that makes the model, by its name in `plain`: parameters, and the buffers that are saved with them.
 
     Raises ExportError where those are not the names and shapes of `plain`.
@@ -65,11 +68,11 @@ def _is_beside(name: str) -> bool:
     return "lora_" in name or ".original_module." in name
 
 
-def _shape(tensor):
+def _shape(tensor: Any) -> tuple[int, ...]:
     return tensor.quant_state.shape if getattr(tensor, "quant_state", None) else tensor.shape
 
 
-def _adapters(base) -> dict:
+def _adapters(base: "hints.PreTrainedModel") -> dict[int, Any]:
     """The LoRA layer of each weight that has one, by the weight's id."""
     from peft.tuners.lora import LoraLayer
 
@@ -80,7 +83,7 @@ def _adapters(base) -> dict:
     }
 
 
-def _require_all(base, weights: dict, adapters: dict) -> None:
+def _require_all(base: "hints.PreTrainedModel", weights: dict[str, "hints.Tensor"], adapters: dict[int, Any]) -> None:
     """Raise ExportError unless every trained parameter is one of `weights`, or of an adapter that is added to one."""
     merged = {id(weight) for weight in weights.values()}
     for weight in merged & adapters.keys():
@@ -93,7 +96,7 @@ def _require_all(base, weights: dict, adapters: dict) -> None:
         )
 
 
-def _merged(weight, adapter, dtype):
+def _merged(weight: "hints.Tensor", adapter: Any, dtype: "hints.dtype") -> "hints.Tensor":
     """A weight, with its adapter if it has one, in `dtype` on the CPU; a buffer as it is."""
     import torch
 
@@ -105,7 +108,7 @@ def _merged(weight, adapter, dtype):
     return whole.to(dtype).cpu()
 
 
-def _dequantized(parameter):
+def _dequantized(parameter: Any) -> "hints.Tensor":
     if getattr(parameter, "quant_state", None) is None:
         return parameter.data
     from bitsandbytes.functional import dequantize_4bit
@@ -113,13 +116,15 @@ def _dequantized(parameter):
     return dequantize_4bit(parameter.data, parameter.quant_state)
 
 
-def write(tensors, folder: Path) -> None:
+def write(tensors: Iterable[tuple[str, "hints.Tensor"]], folder: Path) -> None:
     """Safetensors as transformers names them: one file, or shards with an index."""
     from safetensors.torch import save_file
 
-    parts, part, size, total = [], {}, 0, 0
+    parts: list[list[str]] = []
+    part: dict[str, hints.Tensor] = {}
+    size = total = 0
 
-    def finish():
+    def finish() -> None:
         save_file(part, folder / f"{len(parts)}.part", metadata={"format": "pt"})
         parts.append(list(part))
         part.clear()
@@ -141,7 +146,7 @@ def write(tensors, folder: Path) -> None:
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
-def save_config(config, folder: Path) -> None:
+def save_config(config: "hints.PreTrainedConfig", folder: Path) -> None:
     """Write config.json for transformers 5, and for transformers 4 and what was written for it."""
     config.save_pretrained(folder)
     text, file = config.get_text_config(), folder / "config.json"
@@ -151,7 +156,7 @@ def save_config(config, folder: Path) -> None:
     edit_json(file, old if text is config else {"text_config": read_json(file).get("text_config", {}) | old})
 
 
-def _rope_of_version_4(config) -> dict:
+def _rope_of_version_4(config: "hints.PreTrainedConfig") -> dict[str, Any]:
     """RoPE's settings under their names in transformers 4, which without them takes a base of 10,000 and says nothing."""
     rope, old = dict(getattr(config, "rope_parameters", None) or {}), {}
     if "full_attention" in rope:  # one setting for each kind of layer
@@ -169,11 +174,11 @@ def _rope_of_version_4(config) -> dict:
     return old
 
 
-def save_tokenizer(tokenizer, config, folder: Path) -> None:
+def save_tokenizer(tokenizer: "hints.Tokenizer", config: "hints.PreTrainedConfig", folder: Path) -> None:
     """Write the tokenizer so that transformers 4 reads it too; of its length say the model's, not the recipe's rows'."""
     tokenizer.save_pretrained(folder)
     file = folder / "tokenizer_config.json"
-    old = {name: None for name in ("is_local", "local_files_only")}
+    old: dict[str, Any] = {"is_local": None, "local_files_only": None}
     old["model_max_length"] = getattr(config.get_text_config(), "max_position_embeddings", None)
     if extra := read_json(file).get("extra_special_tokens"):
         old |= {"extra_special_tokens": None, "additional_special_tokens": extra}
@@ -182,12 +187,12 @@ def save_tokenizer(tokenizer, config, folder: Path) -> None:
     edit_json(file, old)
 
 
-def read_json(file: Path) -> dict:
+def read_json(file: Path) -> Any:
     """What a JSON file holds."""
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def edit_json(file: Path, changes: dict) -> None:
+def edit_json(file: Path, changes: dict[str, Any]) -> None:
     """Change fields of a JSON file; what is changed to None goes."""
     settings = read_json(file) | changes
     kept = {name: value for name, value in settings.items() if name not in changes or value is not None}

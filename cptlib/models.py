@@ -3,15 +3,16 @@
 import logging
 import os
 import warnings
+from typing import Any
 
-from cptlib import attention, memory
+from cptlib import attention, hints, memory
 from cptlib.device import best_dtype
 from cptlib.errors import ModelError
 from cptlib.recipe import Recipe
 from cptlib.weights import not_loaded, resolve
 
 
-def load(recipe: Recipe):
+def load(recipe: Recipe) -> tuple["hints.PreTrainedModel", "hints.Tokenizer"]:
     """(model, tokenizer) by `FastLanguageModel.from_pretrained`: safetensors only, no code from the hub, CPU or GPU.
 
     Raises ModelError where it cannot be had, and for 4-bit weights without a GPU.
@@ -25,7 +26,7 @@ def load(recipe: Recipe):
         raise ModelError(not_loaded(recipe.model, error)) from error
 
 
-def load_arguments(recipe: Recipe) -> dict:
+def load_arguments(recipe: Recipe) -> dict[str, Any]:
     """What `FastLanguageModel.from_pretrained` is called with. Raises ModelError for 4-bit weights without a GPU."""
     import torch
 
@@ -45,21 +46,21 @@ def load_arguments(recipe: Recipe) -> dict:
     }
 
 
-def for_inference(model):
+def for_inference(model: "hints.SameModel") -> "hints.SameModel":
     """The model, switched to generating and scoring (unsloth's `FastLanguageModel.for_inference`)."""
     from unsloth import FastLanguageModel
 
     return FastLanguageModel.for_inference(model)
 
 
-def for_training(model):
+def for_training(model: "hints.SameModel") -> "hints.SameModel":
     """The model, switched back to training (unsloth's `FastLanguageModel.for_training`)."""
     from unsloth import FastLanguageModel
 
     return FastLanguageModel.for_training(model)
 
 
-def load_tokenizer(recipe: Recipe):
+def load_tokenizer(recipe: Recipe) -> "hints.Tokenizer":
     """The recipe's tokenizer without its model. Raises ModelError where it cannot be had."""
     quiet_loggers()
     from transformers import AutoTokenizer

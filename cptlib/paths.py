@@ -1,6 +1,7 @@
 """Where things lie: what comes with the library, and what it keeps on this machine."""
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
@@ -16,7 +17,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CPTLIB_CACHE") or user_cache_path("cptlib", appauthor=False))
 
 
-def locked(name: str):
+def locked(name: str) -> AbstractContextManager[object]:
     """A context that one process at a time is in, for each name; the others wait."""
     from filelock import FileLock
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from cptlib import style
+from cptlib import hints, style
 from cptlib.device import autocast, device_of
 
 
@@ -24,7 +24,7 @@ def match(prompt: str, pairs: dict[str, str]) -> list[Question]:
     ]
 
 
-def ask(model, tokenizer, questions: list[Question]):
+def ask(model: "hints.Module", tokenizer: "hints.Tokenizer", questions: list[Question]) -> "hints.DataFrame":
     """A `pandas.DataFrame`, a row a question: prompt, right (the answer), chosen (the continuation with the most
     probability per token), and probability (of the right one: the geometric mean over its tokens).
 
@@ -41,12 +41,12 @@ def ask(model, tokenizer, questions: list[Question]):
     return pandas.DataFrame(rows, columns=["prompt", "right", "chosen", "probability"])
 
 
-def log_probability(model, tokenizer, prompt: str, continuation: str) -> float:
+def log_probability(model: "hints.Module", tokenizer: "hints.Tokenizer", prompt: str, continuation: str) -> float:
     """The mean log-probability (nats) of the continuation's tokens after the prompt."""
     return sum(nats := _log_probabilities(model, tokenizer, prompt + continuation, len(prompt))) / len(nats)
 
 
-def _log_probabilities(model, tokenizer, text: str, start: int) -> list[float]:
+def _log_probabilities(model: "hints.Module", tokenizer: "hints.Tokenizer", text: str, start: int) -> list[float]:
     """Of each token of `text` that ends after character `start`, given all before it; the first token is not counted."""
     import torch
 
@@ -58,13 +58,15 @@ def _log_probabilities(model, tokenizer, text: str, start: int) -> list[float]:
     return [value for value, (_, end) in zip(nats, encoded["offset_mapping"][1:], strict=True) if end > start]
 
 
-def share_right(answers) -> float:
+def share_right(answers: "hints.DataFrame") -> float:
     """The share of questions whose chosen continuation is the right one."""
     return float((answers["chosen"] == answers["right"]).mean())
 
 
 @style.styled
-def plot_share_right(results: dict[str, tuple], chance: float, ax=None):
+def plot_share_right(
+    results: dict[str, tuple["hints.DataFrame", "hints.DataFrame"]], chance: float, ax: "hints.Axes | None" = None
+) -> "hints.Axes":
     """Of each named set of questions the share answered rightly before and after, and what guessing gives.
 
     results: name -> (answers before, answers after), each from `ask`.

@@ -3,10 +3,11 @@
 import hashlib
 import math
 from ast import literal_eval
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from types import NoneType
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from cptlib.errors import RecipeError
 
@@ -28,14 +29,14 @@ OPTIMIZERS = (
     "galore_adamw_8bit_layerwise", "galore_adafactor_layerwise", "apollo_adamw", "apollo_adamw_layerwise", "lomo",
     "adalomo", "grokadamw", "schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd", "stable_adamw",
 )  # fmt: skip
-CHOICES = {
+CHOICES: dict[str, tuple[object, ...]] = {
     "dtype": (None, "bfloat16", "float16", "float32"),
     "gradient_checkpointing": (False, True, "unsloth"),
     "optimizer": OPTIMIZERS,
 }
 AT_LEAST_0, AT_LEAST_1 = (lambda n: 0 <= n < math.inf, "at least 0"), (lambda n: n >= 1, "at least 1")
 NOT_EMPTY = (str.strip, "not empty")
-RANGES = {
+RANGES: dict[str, tuple[Callable[[Any], object], str]] = {
     **dict.fromkeys(("name", "model", "corpus"), NOT_EMPTY),
     **dict.fromkeys(("documents", "held_out", "micro_batch", "accumulation", "keep_checkpoints"), AT_LEAST_1),
     **dict.fromkeys(("rank", "alpha", "new_tokens"), AT_LEAST_1),
@@ -114,7 +115,7 @@ class Recipe:
     seed: int = 3407
     why: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, types in _types().items():
             _check(field, getattr(self, field), types)
 
@@ -153,13 +154,13 @@ def _types() -> dict[str, tuple[type, ...]]:
     return {field: get_args(hint) or (hint,) for field, hint in get_type_hints(Recipe).items()}
 
 
-def _check(field: str, value, types: tuple[type, ...]) -> None:
+def _check(field: str, value: object, types: tuple[type, ...]) -> None:
     typed = type(value) in types or (type(value) is int and float in types)
     if not typed or not _is_in_range(field, value):
         raise RecipeError(f"{field}={value!r}: {field} must be {_wanted(field, types)}.")
 
 
-def _is_in_range(field: str, value) -> bool:
+def _is_in_range(field: str, value: object) -> bool:
     if field in CHOICES:
         return value in CHOICES[field]
     return value is None or field not in RANGES or bool(RANGES[field][0](value))
@@ -171,14 +172,14 @@ def _wanted(field: str, types: tuple[type, ...]) -> str:
     return " or ".join(TYPES[kind] for kind in types) + (f", {RANGES[field][1]}" if field in RANGES else "")
 
 
-def _parse_change(change: str) -> tuple[str, object]:
+def _parse_change(change: str) -> tuple[str, Any]:
     field, equals, value = (part.strip() for part in change.partition("="))
     if not equals or field not in _types():
         raise RecipeError(f"{change!r} is no field=value of a recipe. Its fields are: {', '.join(_types())}.")
     return field, _read(value, _types()[field])
 
 
-def _read(text: str, types: tuple[type, ...]):
+def _read(text: str, types: tuple[type, ...]) -> object:
     """The value of one of these types that `text` writes; the text itself where it writes none."""
     word = text.lower()
     if bool in types and word in WORDS:
@@ -192,7 +193,11 @@ def _read(text: str, types: tuple[type, ...]):
     return text if str in types and not isinstance(value, str) else value
 
 
-_MISTRAL = {"model": "unsloth/mistral-7b-v0.3", "load_in_4bit": True, "corpus": "roneneldan/TinyStories"}
+_MISTRAL: dict[str, Any] = {
+    "model": "unsloth/mistral-7b-v0.3",
+    "load_in_4bit": True,
+    "corpus": "roneneldan/TinyStories",
+}
 
 RECIPES = {
     recipe.name: recipe

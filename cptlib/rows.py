@@ -1,10 +1,15 @@
 """Documents to rows: cut to the length of a row, marked where they end, tokenized, counted."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+from cptlib import hints
 from cptlib.errors import CorpusError
+from cptlib.recipe import Recipe
 
+Documents = TypeVar("Documents", "hints.Dataset", "hints.DatasetDict")
 DIGEST = "digest"  # the column of a split's documents that a saved model keeps of those held out
 
 _CUTS = tuple(
@@ -22,7 +27,7 @@ def cut_before(text: str, end: int) -> int:
     return end
 
 
-def cut(dataset, tokenizer, max_length: int):
+def cut(dataset: Documents, tokenizer: "hints.Tokenizer", max_length: int) -> Documents:
     """Documents longer than max_length tokens cut into pieces that fit, EOS and BOS counted: a Dataset or DatasetDict.
 
     A piece ends at the last paragraph in its second half, else at the last sentence there, else after a word. The
@@ -34,9 +39,9 @@ def cut(dataset, tokenizer, max_length: int):
     if room < 1:
         raise CorpusError(f"A row of {max_length} tokens has no room for text beside BOS and EOS: raise max_length.")
 
-    def pieces(rows):
+    def pieces(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         ends = rows.get("ends") or [True] * len(rows["text"])
-        out = {"text": [], "ends": []}
+        out: dict[str, list[Any]] = {"text": [], "ends": []}
         for text, end in zip(rows["text"], ends, strict=True):
             body = text.removesuffix(eos)
             parts = list(_pieces(body, tokenizer, room)) or [""]
@@ -49,7 +54,7 @@ def cut(dataset, tokenizer, max_length: int):
     return dataset.map(pieces, batched=True, batch_size=100, remove_columns=names)
 
 
-def _pieces(text: str, tokenizer, room: int):
+def _pieces(text: str, tokenizer: "hints.Tokenizer", room: int) -> Iterator[str]:
     start, window = 0, 8 * room
     while start < len(text):
         head = text[start : start + window]
@@ -65,7 +70,7 @@ def _pieces(text: str, tokenizer, room: int):
         start, window = start + len(piece), 8 * room
 
 
-def _longest_piece(text: str, places: list[tuple[int, int]], tokenizer) -> str:
+def _longest_piece(text: str, places: list[tuple[int, int]], tokenizer: "hints.Tokenizer") -> str:
     """The longest that ends well and takes no more tokens than `places`; alone it may take more than within its text."""
     for _, end in reversed(places):
         piece = text[: cut_before(text, max(end, 1))]
@@ -74,7 +79,7 @@ def _longest_piece(text: str, places: list[tuple[int, int]], tokenizer) -> str:
     return text[:1]
 
 
-def add_eos(dataset, tokenizer):
+def add_eos(dataset: Documents, tokenizer: "hints.Tokenizer") -> Documents:
     """Each document with the end-of-sequence token after it, exactly once: how a model learns to stop.
 
     A row whose `ends` is False is a piece of a document that goes on, and gets none. Raises CorpusError where a document
@@ -84,7 +89,7 @@ def add_eos(dataset, tokenizer):
     if eos is None:
         raise CorpusError("The tokenizer has no end-of-sequence token, so no document could end: set its eos_token.")
 
-    def mark(row, index):
+    def mark(row: dict[str, Any], index: int) -> dict[str, str]:
         text = row["text"].removesuffix(eos)
         if eos in text:
             raise CorpusError(f"Document {index} has {eos} at character {text.index(eos)}: take it out of the text.")
@@ -93,7 +98,7 @@ def add_eos(dataset, tokenizer):
     return dataset.map(mark, with_indices=True)
 
 
-def tokenize(dataset, tokenizer, max_length: int):
+def tokenize(dataset: Documents, tokenizer: "hints.Tokenizer", max_length: int) -> Documents:
     """The rows of token ids to train on: a Dataset with the columns `input_ids` (lists of at most max_length) and `ends`.
 
     Nothing is lost: documents longer than a row are cut, where a trainer would drop what does not fit; and every document
@@ -106,7 +111,7 @@ def tokenize(dataset, tokenizer, max_length: int):
     )
 
 
-def open_pieces(dataset) -> int:
+def open_pieces(dataset: "hints.Dataset") -> int:
     """How many rows are pieces of a document that goes on in the next row."""
     return list(dataset["ends"][:]).count(False) if "ends" in dataset.column_names else 0
 
@@ -134,7 +139,7 @@ class Statistics:
         )
 
 
-def statistics(dataset, tokenizer, recipe) -> Statistics:
+def statistics(dataset: "hints.Dataset", tokenizer: "hints.Tokenizer", recipe: Recipe) -> Statistics:
     """Token counts of `dataset["text"]`, and what padding or packing makes of them under `recipe`."""
     lengths = [len(ids) for ids in tokenizer(list(dataset["text"]))["input_ids"]]
     row = recipe.max_length

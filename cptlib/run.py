@@ -1,10 +1,8 @@
 """The one road from a recipe to a model that is ready to train; every command and every measurement takes it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from cptlib import corpus, lora, machine, models, training
+from cptlib import corpus, hints, lora, machine, models, training
 from cptlib.recipe import Recipe
 
 
@@ -14,13 +12,13 @@ class Run:
     `corpus.split`, with `train` and `held_out`. trainer: for the rows of `train`; `training.train(trainer, recipe)` next."""
 
     recipe: Recipe
-    model: Any
-    tokenizer: Any
-    documents: Any
-    trainer: Any
+    model: "hints.PeftModel"
+    tokenizer: "hints.Tokenizer"
+    documents: "hints.DatasetDict"
+    trainer: "hints.Trainer"
 
 
-def prepare(recipe: Recipe, documents=None, before: Callable | None = None) -> Run:
+def prepare(recipe: Recipe, documents: "hints.DatasetDict | None" = None, before: "hints.Measure | None" = None) -> Run:
     """Load, split, add adapters, cut and mark the documents, make the trainer: a Run.
 
     documents: a `DatasetDict` with `train` and `held_out` in place of the recipe's corpus. before: called with the model in

@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 
-from cptlib import style
+from cptlib import hints, style
 from cptlib.device import autocast, device_of
 from cptlib.errors import CorpusError
 from cptlib.paths import DOMAINS_FILE
@@ -34,7 +34,7 @@ class Score:
         return self.nats / math.log(2) / self.bytes
 
 
-def score(model, tokenizer, texts: list[str], max_length: int = 512) -> Score:
+def score(model: "hints.Module", tokenizer: "hints.Tokenizer", texts: list[str], max_length: int = 512) -> Score:
     """Score `texts`, each predicted from its own beginning, in windows of `max_length` tokens.
 
     One window at a time, so the logits take max_length × vocabulary numbers and no more. An EOS at the end of a text
@@ -51,7 +51,7 @@ def score(model, tokenizer, texts: list[str], max_length: int = 512) -> Score:
     return Score(*(sum(getattr(window, field) for window in windows) for field in ("nats", "tokens", "bytes")))
 
 
-def _score_window(model, tokenizer, ids: list[int]) -> Score:
+def _score_window(model: "hints.Module", tokenizer: "hints.Tokenizer", ids: list[int]) -> Score:
     import torch
 
     row = torch.tensor([ids], device=device_of(model))
@@ -74,12 +74,14 @@ def domains(held_out: list[str]) -> dict[str, list[str]]:
     return texts
 
 
-def score_domains(model, tokenizer, texts: dict[str, list[str]], max_length: int = 512) -> dict[str, Score]:
+def score_domains(
+    model: "hints.Module", tokenizer: "hints.Tokenizer", texts: dict[str, list[str]], max_length: int = 512
+) -> dict[str, Score]:
     """The Score of each domain of `texts`."""
     return {domain: score(model, tokenizer, some, max_length) for domain, some in texts.items()}
 
 
-def compare(before: dict[str, Score], after: dict[str, Score]):
+def compare(before: dict[str, Score], after: dict[str, Score]) -> "hints.DataFrame":
     """A `pandas.DataFrame`, a row a domain: tokens, perplexity and bits per byte before and after, perplexity's change."""
     import pandas
 
@@ -98,7 +100,7 @@ def compare(before: dict[str, Score], after: dict[str, Score]):
 
 
 @style.styled
-def plot_comparison(before: dict[str, Score], after: dict[str, Score], ax=None):
+def plot_comparison(before: dict[str, Score], after: dict[str, Score], ax: "hints.Axes | None" = None) -> "hints.Axes":
     """Perplexity by domain, two bars each: before and after."""
     ax = ax or style.subplots()
     places = range(len(before))

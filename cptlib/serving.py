@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from cptlib.errors import ServingError
 
 
 @contextmanager
-def serve(folder: str | Path, patience: float = 300):
+def serve(folder: str | Path, patience: float = 300) -> Iterator[str]:
     """Serve the whole model in `folder` on this machine alone; gives the address for a client's `base_url`.
 
     Raises ServingError where a package is missing, or with the server's last line where it ends or takes longer than
@@ -42,7 +43,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _wait(server, address: str, until: float, log: Path) -> None:
+def _wait(server: subprocess.Popen[bytes], address: str, until: float, log: Path) -> None:
     """Return when the server says that it is well; ServingError with its last line if it will not."""
     while server.poll() is None and time.monotonic() < until:
         try:

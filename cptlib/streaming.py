@@ -4,11 +4,13 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 
 from wcwidth import iter_graphemes, wcswidth
 
+from cptlib import hints
 from cptlib.device import autocast, device_of
 
 # Of what a model's generation_config may hold, these would make another token than the likeliest win.
@@ -44,7 +46,7 @@ class LineWrapper:
     is broken go; a word longer than a line is cut.
     """
 
-    def __init__(self, width: int = 80):
+    def __init__(self, width: int = 80) -> None:
         if width < 2:
             raise ValueError(f"A line of {width} columns cannot hold a wide character; width must be at least 2.")
         self.width, self.column = width, 0
@@ -119,13 +121,15 @@ class TextQueue:
     blank: a SentencePiece decoder (Mistral's) drops the one before the first word of what it decodes.
     """
 
-    def __init__(self, tokenizer):
-        self._tokenizer, self._ids, self._given, self._pieces = tokenizer, [], 0, SimpleQueue()
+    def __init__(self, tokenizer: "hints.Tokenizer") -> None:
+        self._tokenizer, self._given = tokenizer, 0
+        self._ids: list[int] = []
+        self._pieces: SimpleQueue[str | None] = SimpleQueue()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._pieces.get, None)
 
-    def put(self, ids) -> None:
+    def put(self, ids: "hints.Tensor") -> None:
         """Ids in a tensor of any shape. The first call brings the prompt's, whose text is not given."""
         is_prompt = not self._ids
         self._ids += ids.flatten().tolist()
@@ -158,7 +162,14 @@ class TextQueue:
 
 
 def stream(
-    model, tokenizer, prompt: str, *, new_tokens: int = 256, temperature: float = 0.0, seed: int = 0, width: int = 80
+    model: "hints.Model",
+    tokenizer: "hints.Tokenizer",
+    prompt: str,
+    *,
+    new_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int = 0,
+    width: int = 80,
 ) -> Generation:
     """Continue `prompt` with at most `new_tokens` tokens, printing words as they come; an empty one starts from BOS.
 
@@ -209,14 +220,14 @@ def stream(
     return Generation(prompt, text, len(ids), time.perf_counter() - started, _ends_with_eos(ids, model, tokenizer))
 
 
-def _ids_of(prompt: str, tokenizer) -> list[int]:
+def _ids_of(prompt: str, tokenizer: "hints.Tokenizer") -> list[int]:
     ids = tokenizer(prompt)["input_ids"]
     if not ids and tokenizer.bos_token_id is None:
         raise ValueError("The prompt is empty, and this tokenizer has no token to begin with (BOS): give it some text.")
     return ids or [tokenizer.bos_token_id]
 
 
-def _print_wrapped(prompt: str, pieces, width: int) -> str:
+def _print_wrapped(prompt: str, pieces: Iterable[str], width: int) -> str:
     wrapper, text = LineWrapper(width), ""
     print(wrapper.feed(prompt), end="", flush=True)
     for piece in pieces:
@@ -226,6 +237,6 @@ def _print_wrapped(prompt: str, pieces, width: int) -> str:
     return text
 
 
-def _ends_with_eos(ids: list[int], model, tokenizer) -> bool:
+def _ends_with_eos(ids: list[int], model: "hints.Model", tokenizer: "hints.Tokenizer") -> bool:
     eos = model.generation_config.eos_token_id
     return bool(ids) and ids[-1] in {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])}

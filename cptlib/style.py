@@ -5,15 +5,21 @@ output's plain text, and a page shows it as the image's alternative text.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
+from cptlib import hints
+
+P = ParamSpec("P")
+Drawn = TypeVar("Drawn")
 NAME = "cptlib.quiet"
 
 
-def styled(plot):
+def styled(plot: Callable[P, Drawn]) -> Callable[P, Drawn]:
     """Decorator of a plot function: what it draws has the project's style, and nothing else is changed."""
 
     @functools.wraps(plot)
-    def draw(*args, **kwargs):
+    def draw(*args: P.args, **kwargs: P.kwargs) -> Drawn:
         import matplotlib.style
 
         with matplotlib.style.context(NAME):
@@ -26,7 +32,7 @@ def styled(plot):
 
 
 @styled
-def subplots(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6, 3.8), **kwargs):
+def subplots(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6, 3.8), **kwargs: Any) -> Any:
     """New Axes (an array of them where there are several) in a figure that describes itself.
 
     size: width and height in inches; beyond 7 the text gets small on a page. Others: as in `Figure.subplots`.
@@ -44,29 +50,29 @@ def color(number: int) -> str:
     """
     import matplotlib
 
-    colors = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+    colors: list[str] = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
     return colors[number % len(colors)]
 
 
 @functools.cache
-def _described():
+def _described() -> "type[hints.Figure]":
     from matplotlib.figure import Figure
 
     class DescribedFigure(Figure):
         """A Figure whose plain text is its description."""
 
-        def __repr__(self):
+        def __repr__(self) -> str:
             return describe(self)
 
     return DescribedFigure
 
 
-def describe(figure) -> str:
+def describe(figure: "hints.Figure") -> str:
     """A figure in words: each Axes' title and labels, where each line begins and ends, each bar's height."""
     return " ".join(_describe(ax) for ax in figure.axes if ax.get_visible())
 
 
-def _describe(ax) -> str:
+def _describe(ax: "hints.Axes") -> str:
     title = ax.get_title(loc="left") or ax.get_title()
     axes = " over ".join(label for label in (ax.get_ylabel(), ax.get_xlabel()) if label)
     series = [*map(_line, _labelled(ax.lines)), *(_series(some, ax) for some in _labelled(ax.containers))]
@@ -74,18 +80,18 @@ def _describe(ax) -> str:
     return " ".join(f"{sentence}." for sentence in sentences if sentence).replace("\n", " ")
 
 
-def _labelled(artists) -> list:
+def _labelled(artists: Any) -> list[Any]:
     return [artist for artist in artists if not str(artist.get_label()).startswith("_")]
 
 
-def _line(line) -> str:
+def _line(line: Any) -> str:
     xs, ys = (list(map(float, data)) for data in line.get_data())
     if len(ys) < 2 or xs[0] == xs[-1] or ys[0] == ys[-1]:  # a mark; its label says what it marks
         return _label(line)
     return f"{_label(line)} from {ys[0]:.3g} to {ys[-1]:.3g}"
 
 
-def _series(container, ax) -> str:
+def _series(container: Any, ax: "hints.Axes") -> str:
     """The bars of one label, each with its tick's name where every bar has one."""
     heights = [f"{value:.3g}" for value in getattr(container, "datavalues", ())]
     axis = ax.xaxis if getattr(container, "orientation", "vertical") == "vertical" else ax.yaxis
@@ -97,5 +103,5 @@ def _series(container, ax) -> str:
     return f"{_label(container)}: {', '.join(heights)}"
 
 
-def _label(artist) -> str:
+def _label(artist: Any) -> str:
     return " ".join(artist.get_label().split())

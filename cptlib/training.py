@@ -1,17 +1,19 @@
 """From a recipe, a model and documents to a trainer; then its history, its learning curve and its costs."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cptlib import checkpoints, estimate, memory, rows, style
+from cptlib import checkpoints, estimate, hints, memory, rows, style
 from cptlib.device import best_dtype
 from cptlib.errors import CheckpointError
 from cptlib.paths import OUTPUT_FOLDER
 from cptlib.recipe import Recipe
 
 
-def training_arguments(recipe: Recipe) -> dict:
+def training_arguments(recipe: Recipe) -> dict[str, Any]:
     """What `UnslothTrainingArguments` is called with. Names as in the installed trl and transformers; a test compares."""
     dtype = recipe.dtype or best_dtype()
     return {
@@ -43,7 +45,9 @@ def training_arguments(recipe: Recipe) -> dict:
     }
 
 
-def make_trainer(model, tokenizer, documents, recipe: Recipe):
+def make_trainer(
+    model: "hints.Model", tokenizer: "hints.Tokenizer", documents: "hints.Dataset", recipe: Recipe
+) -> "hints.Trainer":
     """An `UnslothTrainer` for `documents`, a Dataset with a column `text`; it prints its progress.
 
     Documents longer than a row are cut into pieces and each one ends with EOS (`rows.tokenize`); a Dataset that has
@@ -63,7 +67,7 @@ def make_trainer(model, tokenizer, documents, recipe: Recipe):
     return show_progress(trainer)
 
 
-def show_progress(trainer, lines: int = 10):
+def show_progress(trainer: "hints.Trainer", lines: int = 10) -> "hints.Trainer":
     """Have the trainer print about `lines` lines of progress, with an estimate of the time left, in place of its own."""
     from transformers import PrinterCallback, TrainerCallback
 
@@ -84,7 +88,7 @@ def show_progress(trainer, lines: int = 10):
     return trainer
 
 
-def train(trainer, recipe: Recipe):
+def train(trainer: "hints.Trainer", recipe: Recipe) -> "hints.TrainOutput":
     """`trainer.train()` that can be stopped at any moment and goes on where it was; returns the same, for the whole run.
 
     It saves to `outputs/` every `recipe.save_minutes`, at the end, and after Ctrl-C. Started again with the same recipe,
@@ -121,6 +125,7 @@ def train(trainer, recipe: Recipe):
 def _seconds_in(checkpoint: Path, data: int) -> float:
     """Seconds of training in a checkpoint; CheckpointError if it was trained on other rows."""
     mark = checkpoints.read_mark(checkpoint)
+    assert mark  # last_whole has read it
     if mark.data != data:
         raise CheckpointError(
             f"{checkpoint} was trained on other documents than these. Bring those back to go on, or remove "
@@ -129,31 +134,30 @@ def _seconds_in(checkpoint: Path, data: int) -> float:
     return mark.seconds
 
 
-def _is_finished(trainer, checkpoint: Path) -> bool:
+def _is_finished(trainer: "hints.Trainer", checkpoint: Path) -> bool:
     from transformers import TrainerState
 
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     return state.global_step >= state.max_steps
 
 
-def _load_finished(trainer, checkpoint: Path, seconds: float):
+def _load_finished(trainer: "hints.Trainer", checkpoint: Path, seconds: float) -> "hints.TrainOutput":
     from transformers import TrainerState
     from transformers.trainer_utils import TrainOutput
 
     trainer.model.load_adapter(str(checkpoint), "default", is_trainable=True)
     trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     losses = history(trainer)["loss"]
-    return TrainOutput(
-        trainer.state.global_step, losses.mean(), {"train_runtime": seconds, "train_loss": losses.mean()}
-    )
+    metrics = {"train_runtime": seconds, "train_loss": losses.mean()}
+    return TrainOutput(trainer.state.global_step, losses.mean(), metrics)
 
 
-def tokens_per_epoch(trainer) -> int:
+def tokens_per_epoch(trainer: "hints.Trainer") -> int:
     """Tokens of the trainer's prepared rows, padding not counted."""
     return sum(map(len, trainer.train_dataset["input_ids"]))
 
 
-def history(trainer):
+def history(trainer: "hints.Trainer") -> "hints.DataFrame":
     """A `pandas.DataFrame`, a row a logged step: step, tokens trained so far, loss (nats a token), learning_rate, grad_norm.
 
     The tokens follow from the share of the epoch that the trainer logs. ValueError before the first step.
@@ -170,7 +174,7 @@ def history(trainer):
 
 
 @style.styled
-def plot_learning_curve(table, axes=None):
+def plot_learning_curve(table: "hints.DataFrame", axes: "Sequence[hints.Axes] | None" = None) -> "Sequence[hints.Axes]":
     """Loss over tokens trained, raw and smoothed, and the learning rate beneath. `axes`: a pair to draw in."""
     top, bottom = axes = style.subplots(2, size=(6, 4.6), sharex=True, height_ratios=[3, 1]) if axes is None else axes
     tokens = table["tokens"] / 1000
@@ -201,7 +205,7 @@ class Report:
         )
 
 
-def report(trainer, result) -> Report:
+def report(trainer: "hints.Trainer", result: "hints.TrainOutput") -> Report:
     """Costs of the run whose `trainer.train()` returned `result`.
 
     On a GPU the peak by nvidia-smi is what it shows now and what torch has given back since its own peak.

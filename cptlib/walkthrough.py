@@ -5,8 +5,9 @@ import re
 import time
 from html import escape
 from pathlib import Path
+from typing import Any
 
-from cptlib import memory
+from cptlib import hints, memory
 from cptlib.errors import NotebookError
 
 STYLE = "main { max-width: 64rem; margin: auto }"  # lines that the eye can follow on a wide screen
@@ -24,7 +25,8 @@ def run(notebook: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     content = nbformat.read(notebook, as_version=4)
     # the kernel works in `folder`, so that whatever the run writes lands there
-    client = _echoing_client()(
+    started = time.perf_counter()
+    client = _echoing_client(started)(
         content,
         timeout=None,
         kernel_name="python3",
@@ -32,30 +34,29 @@ def run(notebook: Path, folder: Path) -> Path:
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
-    client.started = time.perf_counter()
     try:
         client.execute()
     except CellExecutionError as error:
         raise NotebookError(f"{notebook.name} stopped: {error.ename}: {error.evalue}") from None
     finally:
         tidy(content)
-        content.metadata["run"] = _record(time.perf_counter() - client.started)
+        content.metadata["run"] = _record(time.perf_counter() - started)
         nbformat.write(content, folder / notebook.name)
         page = folder / notebook.with_suffix(".html").name
         page.write_text(render(content, notebook.stem), encoding="utf-8")
     return page
 
 
-def _echoing_client():
+def _echoing_client(started: float) -> Any:
     """nbclient's client, made to print each section's title, and the cells' text output as it arrives."""
     from nbclient import NotebookClient
 
     class EchoingClient(NotebookClient):
-        async def async_execute_cell(self, cell, cell_index, **kwargs):
+        async def async_execute_cell(self, cell, cell_index, *rest, **options):
             if cell.cell_type == "markdown" and cell.source.startswith("## "):
-                done = f"{cell_index + 1} of {len(self.nb.cells)} cells, {time.perf_counter() - self.started:.0f} s"
+                done = f"{cell_index + 1} of {len(self.nb.cells)} cells, {time.perf_counter() - started:.0f} s"
                 print(f"\n── {cell.source.splitlines()[0].removeprefix('## ')}   ({done})", flush=True)
-            return await super().async_execute_cell(cell, cell_index, **kwargs)
+            return await super().async_execute_cell(cell, cell_index, *rest, **options)
 
         def output(self, outs, msg, display_id, cell_index):
             if msg["msg_type"] == "stream" and msg["content"]["name"] == "stdout":
@@ -65,7 +66,7 @@ def _echoing_client():
     return EchoingClient
 
 
-def _record(seconds: float) -> dict:
+def _record(seconds: float) -> dict[str, Any]:
     """What the site tells of a run: the device, how long it took, and the day."""
     gpu = memory.gpu_memory()
     device = gpu.device if gpu else f"{os.cpu_count()} CPU cores, no GPU"
@@ -74,7 +75,7 @@ def _record(seconds: float) -> dict:
     return {"device": device, "seconds": round(seconds), "date": time.strftime("%Y-%m-%d")}
 
 
-def tidy(content) -> None:
+def tidy(content: "hints.NotebookNode") -> None:
     """Drop what a run leaves in a notebook besides its results: times of execution, warnings on stderr, and all metadata
     but METADATA."""
     for cell in content.cells:
@@ -84,7 +85,7 @@ def tidy(content) -> None:
     content.metadata = {key: content.metadata[key] for key in METADATA if key in content.metadata}
 
 
-def render(content, title: str) -> str:
+def render(content: "hints.NotebookNode", title: str) -> str:
     """The notebook as one HTML page, its figures described in words, that asks no other machine for anything: no MathJax, no
     require.js."""
     from nbconvert import HTMLExporter
@@ -97,7 +98,7 @@ def render(content, title: str) -> str:
     return re.sub(r'<img [^>]*?alt="([^"]*)"[^>]*?src="https?:[^>]*>', r"\1", page)  # a badge becomes its words
 
 
-def _descriptions(content) -> list[str]:
+def _descriptions(content: "hints.NotebookNode") -> list[str]:
     """What each figure of a notebook shows, in words: its plain text (see `style`)."""
     outputs = (output for cell in content.cells for output in cell.get("outputs", ()))
     return [output.data.get("text/plain", "") for output in outputs if "image/png" in output.get("data", {})]

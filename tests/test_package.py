@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -20,6 +22,7 @@ from cptlib.recipe import RECIPES
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 FILES = sorted((ROOT / "cptlib").rglob("*.py"))
 MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
 HEAVY = {"torch", "transformers", "unsloth", "trl", "datasets", "matplotlib", "pandas"}
@@ -83,6 +86,30 @@ def test_what_is_public_is_documented_with_the_errors_it_raises(path):
             assert {ast.unparse(call.func).split(".")[-1] for call in raised} - set(
                 re.findall(r"\w+", text)
             ) == set(), node.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=MODULES)
+def test_what_is_public_has_hints(path):
+    """On each parameter and on what is returned; `make lint` checks that they are true, this that they are there."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    found = [node for scope in (tree, *classes) for node in scope.body if isinstance(node, FUNCTION)]
+    for node in found:
+        if node.name.startswith("_") and not node.name.startswith("__"):
+            continue
+        own = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+        bare = [a.arg for a in own if a and a.annotation is None and a.arg not in ("self", "cls")]
+        assert not bare and node.returns is not None, f"{node.name}: {', '.join(bare) or 'what it returns'}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+def test_hints_can_be_read_while_a_program_runs(name):
+    """As documentation and command lines made from functions do."""
+    module = import_module(name)
+    for value in vars(module).values():
+        if getattr(value, "__module__", None) == name and (inspect.isfunction(value) or inspect.isclass(value)):
+            for read in [value, *(m for m in vars(value).values() if inspect.isfunction(m))]:
+                get_type_hints(read)
 
 
 def test_no_module_is_renamed_where_it_is_imported():

@@ -1,6 +1,6 @@
 """Recipe `post` without unsloth, as the pages of transformers, peft and trl show it: the baseline that `bench` measures."""
 
-from cptlib import corpus, rows, training
+from cptlib import corpus, hints, rows, training
 from cptlib.device import best_dtype
 from cptlib.errors import ModelError
 from cptlib.recipe import PROJECTIONS, Recipe
@@ -8,7 +8,7 @@ from cptlib.run import Run
 from cptlib.weights import resolve
 
 
-def prepare(recipe: Recipe, documents=None, before=None) -> Run:
+def prepare(recipe: Recipe, documents: "hints.DatasetDict | None" = None, before: "hints.Measure | None" = None) -> Run:
     """As `run.prepare`, without unsloth."""
     documents = documents or corpus.split(corpus.read(recipe.corpus, recipe.documents), recipe.held_out, recipe.seed)
     model, tokenizer = load(recipe)
@@ -17,7 +17,7 @@ def prepare(recipe: Recipe, documents=None, before=None) -> Run:
     return Run(recipe, model, tokenizer, documents, make_trainer(model, tokenizer, documents["train"], recipe))
 
 
-def load(recipe: Recipe):
+def load(recipe: Recipe) -> tuple["hints.PreTrainedModel", "hints.Tokenizer"]:
     """(model, tokenizer) of a recipe, on the GPU; ModelError where there is none."""
     import torch
 
@@ -35,7 +35,9 @@ def load(recipe: Recipe):
     return model, AutoTokenizer.from_pretrained(folder)
 
 
-def make_trainer(model, tokenizer, documents, recipe: Recipe):
+def make_trainer(
+    model: "hints.PreTrainedModel", tokenizer: "hints.Tokenizer", documents: "hints.Dataset", recipe: Recipe
+) -> "hints.Trainer":
     """An `SFTTrainer` for `documents` with a column `text` (or `input_ids`), with adapters on `model`; one learning rate for
     all. Documents are cut and marked as everywhere (`rows.tokenize`)."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training

@@ -1,6 +1,9 @@
 """A trainer's steps, timed one by one by the wall, with the tokens that they trained on."""
 
 import time
+from collections.abc import Callable
+
+from cptlib import hints
 
 
 def now() -> float:
@@ -15,15 +18,16 @@ def now() -> float:
 class Clock:
     """Seconds and real tokens (padding not counted) of each step. at_step: called after each, off the clock."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds: list[float] = []
         self.tokens: list[int] = []
-        self.at_step = lambda step, steps: None
-        self.passes: list = []  # real tokens of this step's passes, as tensors: to read one is to wait for the GPU
+        self.at_step: Callable[[int, int], object] = lambda step, steps: None
+        # real tokens of this step's passes, as tensors: to read one is to wait for the GPU
+        self.passes: list[hints.Tensor] = []
         self.since = 0.0
 
 
-def watch(trainer) -> Clock:
+def watch(trainer: "hints.Trainer") -> Clock:
     """A Clock that the trainer keeps while it trains."""
     from transformers import TrainerCallback
 

@@ -11,11 +11,13 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import date
+from typing import Any
 
-from cptlib import memory, shapes
+from cptlib import hints, memory, shapes
 from cptlib.bench import baseline
 from cptlib.bench.clock import now, watch
 from cptlib.device import best_dtype, device_of
@@ -36,14 +38,19 @@ def parse(text: str, shape: str | None = None) -> Recipe:
 
 
 def run(
-    texts: list[str], shape: str | None = None, rounds: int = 3, steps: int = 8, curve: bool = False, gb=None
-) -> Iterator[dict]:
+    texts: Sequence[str],
+    shape: str | None = None,
+    rounds: int = 3,
+    steps: int = 8,
+    curve: bool = False,
+    gb: float | None = None,
+) -> Iterator[dict[str, Any]]:
     """Measure each recipe of `texts` `rounds` times, interleaved; prints a line each and yields all there is to keep so far.
 
     curve: follow the held-out loss over a whole run of each recipe, instead of timing `steps` steps. gb: hold each to so
     much GPU memory. A measurement that fails is a row with `error`, the last line it wrote.
     """
-    result = {
+    result: dict[str, Any] = {
         "device": memory.probe().device,
         "date": date.today().isoformat(),
         "versions": _versions(),
@@ -59,15 +66,15 @@ def run(
             yield result
 
 
-def here(text: str, shape: str | None, steps: int, curve: bool) -> dict:
+def here(text: str, shape: str | None, steps: int, curve: bool) -> dict[str, Any]:
     """One measurement, in this process."""
     recipe, plain = parse(text, shape), text.split(",")[0] == PLAIN
     return measure_curve(recipe, plain) if curve else measure(recipe, steps, plain=plain)
 
 
-def _in_a_process(text: str, shape: str | None, steps: int, curve: bool, gb: float | None) -> dict:
+def _in_a_process(text: str, shape: str | None, steps: int, curve: bool, gb: float | None) -> dict[str, Any]:
     command = [sys.executable, "-m", "cptlib", "bench", text, "--here", "--json", "--steps", str(steps)]
-    command += ["--shape", shape] * bool(shape) + ["--curve"] * curve
+    command += ["--shape", str(shape)] * bool(shape) + ["--curve"] * curve
     environment = os.environ | ({"CPTLIB_GPU_GB": str(gb)} if gb else {})
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     last = (ended.stdout.strip().splitlines() or [""])[-1]
@@ -77,7 +84,7 @@ def _in_a_process(text: str, shape: str | None, steps: int, curve: bool, gb: flo
     return {"error": (said or [f"it ended with status {ended.returncode}"])[-1]}
 
 
-def _line(row: dict) -> str:
+def _line(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{row['recipe']}: {row['error']}"
     if "curve" in row:
@@ -95,7 +102,9 @@ def _versions() -> dict[str, str]:
 # One measurement, in this process
 
 
-def measure(recipe: Recipe, steps: int = 8, warm_up: int = WARM_UP, plain: bool = False, before=None) -> dict:
+def measure(
+    recipe: Recipe, steps: int = 8, warm_up: int = WARM_UP, plain: bool = False, before: "hints.Measure | None" = None
+) -> dict[str, Any]:
     """Train `warm_up` steps by a recipe, then time `steps` more; one row's numbers. plain: without unsloth. before: called
     with the model, the tokenizer and the documents ahead of the adapters."""
     recipe = replace(recipe, max_steps=warm_up + steps)
@@ -103,12 +112,11 @@ def measure(recipe: Recipe, steps: int = 8, warm_up: int = WARM_UP, plain: bool 
         trainer = prepared(recipe, plain, before).trainer
         clock = watch(trainer)
         trainer.train()
-    return row(trainer, recipe, clock.seconds[warm_up:], clock.tokens[warm_up:]) | {
-        "first_seconds": clock.seconds[:warm_up]
-    }
+    measured = row(trainer, recipe, clock.seconds[warm_up:], clock.tokens[warm_up:])
+    return measured | {"first_seconds": clock.seconds[:warm_up]}
 
 
-def row(trainer, recipe: Recipe, seconds: list[float], tokens: list[int]) -> dict:
+def row(trainer: "hints.Trainer", recipe: Recipe, seconds: list[float], tokens: list[int]) -> dict[str, Any]:
     """What is kept of a measurement whose steps took so many seconds and tokens each."""
     used, by_torch = memory.peak_gpu_gb() or memory.probe().used_gb, memory.torch_memory()
     rate, ceiling = sum(tokens) / sum(seconds), matmul_flops()
@@ -126,7 +134,7 @@ def row(trainer, recipe: Recipe, seconds: list[float], tokens: list[int]) -> dic
     }
 
 
-def measure_curve(recipe: Recipe, plain: bool = False, points: int = 20) -> dict:
+def measure_curve(recipe: Recipe, plain: bool = False, points: int = 20) -> dict[str, Any]:
     """Train by a recipe to its end; the held-out loss (nats a token) at `points` steps, and the seconds of training to each.
 
     The clock stands still while the loss is measured.
@@ -134,9 +142,10 @@ def measure_curve(recipe: Recipe, plain: bool = False, points: int = 20) -> dict
     with silence():
         run = prepared(recipe, plain)
     trainer, batches = run.trainer, _padded_batches(run.documents["held_out"], run.tokenizer, recipe)
-    clock, curve = watch(trainer), []
+    clock = watch(trainer)
+    curve: list[dict[str, Any]] = []
 
-    def note(step: int, steps: int):
+    def note(step: int, steps: int) -> None:
         if step % max(steps // points, 1) == 0 or step == steps:
             seconds, tokens = sum(clock.seconds), sum(clock.tokens)
             curve.append({"step": step, "seconds": seconds, "tokens": tokens, "loss": _loss(trainer, batches)})
@@ -148,17 +157,17 @@ def measure_curve(recipe: Recipe, plain: bool = False, points: int = 20) -> dict
     return {"curve": [{"step": 0, "seconds": 0.0, "tokens": 0, "loss": start}, *curve], "settings": settings(recipe)}
 
 
-def settings(recipe: Recipe) -> dict:
+def settings(recipe: Recipe) -> dict[str, Any]:
     """The recipe's fields, those of text aside."""
     return {name: value for name, value in asdict(recipe).items() if name not in ("prompt", "why", "temperature")}
 
 
-def silence():
+def silence() -> AbstractContextManager[object]:
     """A context in which nothing is printed: measurements speak for themselves."""
     return contextlib.redirect_stdout(io.StringIO())
 
 
-def prepared(recipe: Recipe, plain: bool = False, before=None) -> Run:
+def prepared(recipe: Recipe, plain: bool = False, before: "hints.Measure | None" = None) -> Run:
     """The Run of a recipe, by this library's own steps or (plain) by those of the baseline; of a shape, on random documents."""
     resolve(recipe.model)  # random weights are made now, so that the peak is not theirs
     memory.forget_peaks()
@@ -169,7 +178,7 @@ def prepared(recipe: Recipe, plain: bool = False, before=None) -> Run:
     return (baseline.prepare if plain else prepare)(recipe, documents, before)
 
 
-def random_documents(vocabulary: int, seed: int, number: int = 1000):
+def random_documents(vocabulary: int, seed: int, number: int = 1000) -> "hints.Dataset":
     """Tokenized documents of random tokens, of lengths as TinyStories has them: median 195 and mean 214 tokens."""
     from datasets import Dataset
 
@@ -178,7 +187,9 @@ def random_documents(vocabulary: int, seed: int, number: int = 1000):
     return Dataset.from_dict({"input_ids": [[draw.randrange(3, vocabulary) for _ in range(n)] for n in lengths]})
 
 
-def _padded_batches(documents, tokenizer, recipe: Recipe, rows: int = 16) -> list[dict]:
+def _padded_batches(
+    documents: "hints.Dataset", tokenizer: "hints.Tokenizer", recipe: Recipe, rows: int = 16
+) -> list[dict[str, Any]]:
     """The documents in batches of like length, padded on the right, the padding left out of the loss."""
     import torch
 
@@ -192,7 +203,7 @@ def _padded_batches(documents, tokenizer, recipe: Recipe, rows: int = 16) -> lis
     ]
 
 
-def _loss(trainer, batches: list[dict]) -> float:
+def _loss(trainer: "hints.Trainer", batches: list[dict[str, Any]]) -> float:
     """Mean loss of the batches, nats a predicted token, with the model as it stands in training."""
     import torch
 
@@ -205,7 +216,7 @@ def _loss(trainer, batches: list[dict]) -> float:
     return nats / tokens
 
 
-def flops_per_token(config, recipe: Recipe) -> int:
+def flops_per_token(config: hints.Config, recipe: Recipe) -> int:
     """Floating-point operations that training needs for a token: 4 for a frozen weight (the product forward, and the one that
     passes the gradient on), 6 for a trained one, which has a gradient of its own. What checkpointing computes twice is
     not counted, nor attention's own products, under 2% for documents of some 200 tokens.

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from cptlib.bench.clock import Clock, watch
 from cptlib.bench.measure import WARM_UP, prepared, settings, silence
@@ -22,7 +23,7 @@ def kind_of(kernel: str) -> str:
     return next(kind for kind, pattern in KINDS.items() if re.search(pattern, kernel, re.IGNORECASE))
 
 
-def profile(recipe: Recipe, steps: int = 2) -> dict:
+def profile(recipe: Recipe, steps: int = 2) -> dict[str, Any]:
     """Where a step's time goes: wall clock and GPU work in ms a step, the work by kind, and the 25 longest kernels.
 
     Without a GPU: the operations of the CPU.
@@ -42,7 +43,7 @@ def profile(recipe: Recipe, steps: int = 2) -> dict:
     return {**summary(profiler, clock, steps), "settings": settings(recipe)}
 
 
-def summary(profiler, clock: Clock, steps: int) -> dict:
+def summary(profiler: Any, clock: Clock, steps: int) -> dict[str, Any]:
     """What a profiler saw in the last `steps` steps of `clock`."""
     import torch
     from torch.autograd import DeviceType

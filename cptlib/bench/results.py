@@ -5,13 +5,14 @@ import statistics
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from cptlib import estimate, style
+from cptlib import estimate, hints, style
 from cptlib.recipe import SHAPE, Recipe
 from cptlib.weights import config_of
 
 
-def save(result: dict, folder: Path, kind: str = "bench") -> Path:
+def save(result: dict[str, Any], folder: Path, kind: str = "bench") -> Path:
     """Write `result` as <kind>-<device>.json into `folder`; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     device = "-".join(result["device"].lower().replace("nvidia", "").split())
@@ -20,18 +21,19 @@ def save(result: dict, folder: Path, kind: str = "bench") -> Path:
     return file
 
 
-def summary(result: dict, file: Path) -> str:
+def summary(result: dict[str, Any], file: Path) -> str:
     """Draw the figure of `result` beside `file`, its JSON; returns the table, or the times to a loss, as text."""
     if all("error" in row for row in result["rows"]):
         return f"Nothing could be measured: {file}"
     curves = any("curve" in row for row in result["rows"])
-    (plot_curves if curves else plot_speed)(result).figure.savefig(file.with_suffix(".png"), dpi=120)
+    drawn: Any = (plot_curves if curves else plot_speed)(result)
+    drawn.figure.savefig(file.with_suffix(".png"), dpi=120)
     numbers = time_to_loss(result) if curves else table(result).to_string()
     weights = f"random weights of the shape {result['shape']}" if result["shape"] else "the recipes' own weights"
     return f"{numbers}\n{result['device']}, {weights}: {file}"
 
 
-def table(result: dict):
+def table(result: dict[str, Any]) -> "hints.DataFrame":
     """A `pandas.DataFrame`, a row a recipe. Medians of its rounds: tokens/s, s a step, tokens a step, utilisation in percent of
     the ceiling; every round's tokens/s; the most of any round: memory by nvidia-smi and torch's peaks, in GB."""
     import pandas
@@ -40,16 +42,16 @@ def table(result: dict):
     return pandas.DataFrame.from_dict({text: _line(rows) for text, rows in recipes.items()}, orient="index")
 
 
-def _line(rows: list[dict]) -> dict:
+def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """A table's line of one recipe's rounds."""
 
-    def middle(name):
+    def middle(name: str) -> float:
         return statistics.median(row[name] for row in rows)
 
-    def most(values):  # of those that are known
+    def most(values: Iterable[float]) -> float:  # of those that are known
         return round(max(values, default=float("nan")), 1)
 
-    def by_torch(name):
+    def by_torch(name: str) -> float:
         return most(row["torch_gb"][name] for row in rows if name in row["torch_gb"])
 
     return {
@@ -64,11 +66,10 @@ def _line(rows: list[dict]) -> dict:
     }
 
 
-def _by_recipe(result: dict, key: str) -> dict[str, list[dict]]:
+def _by_recipe(result: dict[str, Any], key: str) -> dict[str, list[dict[str, Any]]]:
     rows = [row for row in result["rows"] if key in row]
-    return {
-        text: [row for row in rows if row["recipe"] == text] for text in dict.fromkeys(row["recipe"] for row in rows)
-    }
+    texts = dict.fromkeys(row["recipe"] for row in rows)
+    return {text: [row for row in rows if row["recipe"] == text] for text in texts}
 
 
 def _labels(texts: Iterable[str]) -> dict[str, str]:
@@ -78,21 +79,19 @@ def _labels(texts: Iterable[str]) -> dict[str, str]:
     return {text: ", ".join(part for part in some if part not in shared) for text, some in parts.items()}
 
 
-def seconds_to(curve: list[dict], loss: float) -> float | None:
+def seconds_to(curve: list[dict[str, Any]], loss: float) -> float | None:
     """The seconds of training at a curve's first point at `loss` or below; None where it never gets there."""
     return next((point["seconds"] for point in curve if point["loss"] <= loss), None)
 
 
 @style.styled
-def plot_speed(result: dict, ax=None):
+def plot_speed(result: dict[str, Any], ax: "hints.Axes | None" = None) -> "hints.Axes":
     """Tokens a second of each recipe, a bar each, with its memory written beside it."""
     ax = ax or style.subplots(size=(7, 3.6))
     numbers = table(result).iloc[::-1]
     bars = ax.barh(list(numbers.index), numbers["tokens/s"], color=style.color(0), label="tokens/s")
-    notes = [
-        f"{rate:,} tokens/s, {gb:.1f} GB"
-        for rate, gb in zip(numbers["tokens/s"], numbers["GB, nvidia-smi"], strict=True)
-    ]
+    pairs = zip(numbers["tokens/s"], numbers["GB, nvidia-smi"], strict=True)
+    notes = [f"{rate:,} tokens/s, {gb:.1f} GB" for rate, gb in pairs]
     ax.bar_label(bars, notes, padding=4)
     ax.set(title=f"Training speed, {result['device']}", xlabel="real tokens per second", ylabel="recipe")
     ax.margins(x=0.6)
@@ -101,7 +100,7 @@ def plot_speed(result: dict, ax=None):
 
 
 @style.styled
-def plot_curves(result: dict, ax=None):
+def plot_curves(result: dict[str, Any], ax: "hints.Axes | None" = None) -> "hints.Axes":
     """Held-out loss over seconds of training, a line a recipe."""
     ax = ax or style.subplots(size=(7, 3.6))
     curves = _by_recipe(result, "curve")
@@ -120,7 +119,7 @@ def plot_curves(result: dict, ax=None):
     return ax
 
 
-def compare(rows: dict[str, dict]):
+def compare(rows: dict[str, dict[str, Any]]) -> "hints.DataFrame":
     """A `pandas.DataFrame` of measurements by name: tokens/s, s a step, and the peaks in GB (on a CPU the memory held)."""
     import pandas
 
@@ -135,12 +134,12 @@ def compare(rows: dict[str, dict]):
     return pandas.DataFrame.from_dict(columns, orient="index")
 
 
-def only_memory(table):
+def only_memory(table: "hints.DataFrame") -> "hints.DataFrame":
     """A table's columns in GB, for where its speeds are not known."""
-    return table[[column for column in table if "GB" in column]]
+    return table[[column for column in table if "GB" in str(column)]]
 
 
-def predicted_and_measured(rows: list[dict]):
+def predicted_and_measured(rows: list[dict[str, Any]]) -> "hints.DataFrame":
     """A `pandas.DataFrame`, a row a committed measurement of memory: its settings, GB predicted and measured, error in %."""
     import pandas
 
@@ -166,7 +165,7 @@ def predicted_and_measured(rows: list[dict]):
     return pandas.DataFrame(lines)
 
 
-def time_to_loss(result: dict) -> str:
+def time_to_loss(result: dict[str, Any]) -> str:
     """How long each curve of `result` took to the loss at which its first one ended."""
     rows = [row for row in result["rows"] if "curve" in row]
     labels = _labels(row["recipe"] for row in rows)
@@ -179,7 +178,7 @@ def time_to_loss(result: dict) -> str:
     return "\n".join(lines)
 
 
-def committed(name: str) -> dict:
+def committed(name: str) -> dict[str, Any]:
     """What notebooks/measured/<name>.json holds: of this checkout, or of the repository where the package stands alone."""
     path = Path(__file__).parent.parent.parent / "notebooks" / "measured" / f"{name}.json"
     if path.is_file():
@@ -187,7 +186,9 @@ def committed(name: str) -> dict:
     from importlib.metadata import metadata
     from urllib.request import urlopen
 
-    [home] = [url.split(", ")[1] for url in metadata("cptlib").get_all("Project-URL") if url.startswith("Repository")]
+    [home] = [
+        url.split(", ")[1] for url in metadata("cptlib").get_all("Project-URL", []) if url.startswith("Repository")
+    ]
     raw = home.replace("github.com", "raw.githubusercontent.com")
     with urlopen(f"{raw}/main/notebooks/measured/{name}.json", timeout=30) as answer:
         return json.load(answer)

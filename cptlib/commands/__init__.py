@@ -43,7 +43,7 @@ for command in COMMANDS:
 def _call(
     *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     json: Annotated[bool, Parameter(help="Print one JSON object; everything else goes to stderr.")] = False,
-):
+) -> None:
     command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     with redirect_stdout(sys.stderr) if json else nullcontext():
         result = command(*bound.args, **bound.kwargs)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cptlib import hints
 from cptlib.commands.options import load
 from cptlib.recipe import Recipe
 
@@ -40,7 +41,7 @@ def evaluate(
     return {d: asdict(score) | {name: getattr(score, name) for name in derived} for d, score in scores.items()}
 
 
-def _held_out(folder: Path, recipe: Recipe):
+def _held_out(folder: Path, recipe: Recipe) -> "hints.Dataset":
     """What the model in `folder` was not trained on (nothing where that is not known, which is said); of a recipe, what its
     training would hold out."""
     from cptlib import corpus, export

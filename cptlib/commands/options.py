@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cptlib import hints
 from cptlib.errors import UsageError
 from cptlib.recipe import RECIPES, Recipe
 
@@ -15,7 +16,7 @@ def recipe_of(text: str | None) -> Recipe:
     return Recipe.parse(text) if text else machine.recipe()
 
 
-def load(name: str):
+def load(name: str) -> tuple["hints.Model", "hints.Tokenizer", Recipe]:
     """(model in inference mode, tokenizer, recipe) of an exported folder, or of a recipe's name."""
     folder = Path(name)
     recipe = None if folder.is_dir() else _named(name)

@@ -2,10 +2,11 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from cptlib import hints
 from cptlib.commands.options import RECIPE_HELP, recipe_of
 
 
@@ -37,9 +38,10 @@ def train(
     checkpoints.require_one_process()
 
     print(f"Recipe {settings.name!r}: {settings.model} on {settings.corpus}.")
-    texts, before = {}, {}
+    texts: dict[str, list[str]] = {}
+    before: dict[str, scoring.Score] = {}
 
-    def measure(model, tokenizer, documents) -> dict:
+    def measure(model: "hints.Model", tokenizer: "hints.Tokenizer", documents: "hints.DatasetDict") -> None:
         texts.update(scoring.domains(add_eos(documents["held_out"], tokenizer)["text"]))
         before.update(scoring.score_domains(model, tokenizer, texts, settings.max_length))
 
@@ -57,5 +59,5 @@ def train(
     return {"adapter": str(folder), "recipe": asdict(settings), **asdict(report), "perplexity": scores}
 
 
-def _numbers(scores) -> dict[str, float]:
+def _numbers(scores: dict[str, Any]) -> dict[str, float]:
     return {domain: score.perplexity for domain, score in scores.items()}

@@ -2,6 +2,8 @@
 
 import functools
 import re
+from collections.abc import Iterator
+from typing import Any
 
 _SHORT = "a|b|i|p|s|u"
 _LONG = (
@@ -45,7 +47,7 @@ def without_markup(text: str, markdown: bool = False) -> tuple[str, int]:
     return whole, sum(count for _, count in read)
 
 
-def _parts(text: str):
+def _parts(text: str) -> Iterator[tuple[str, str]]:
     """Pairs of what is outside of code and the code behind it."""
     at = 0
     for code in _CODE.finditer(text):
@@ -55,7 +57,7 @@ def _parts(text: str):
 
 
 def _is_html(text: str) -> bool:
-    opened, ended = set(), set()
+    opened, ended = set[str](), set[str]()
     for tag in _TAG_OR_HIDDEN.finditer(text):
         if "=" in tag[0] or tag["closed"]:
             return True
@@ -130,7 +132,7 @@ def _mended(text: str, markdown: bool) -> str:
 
 
 @functools.cache
-def _mending():
+def _mending() -> Any:
     from ftfy import TextFixerConfig
 
     return TextFixerConfig(

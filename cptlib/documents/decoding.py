@@ -81,8 +81,8 @@ def _survey(stream: BinaryIO) -> tuple[int, int, bool, int]:
         while block := stream.read(SAMPLE):
             text = decoder.decode(block)
             found = len(_STRANGE.findall(text))
-            if found and not strange:
-                line = at + len(text[: _STRANGE.search(text).start()].rpartition("\n")[0].encode())
+            if not strange and (first := _STRANGE.search(text)):
+                line = at + len(text[: first.start()].rpartition("\n")[0].encode())
             fitting += len(text) - len(block.translate(None, _NOT_ASCII)) - found
             strange, at = strange + found, at + len(block)
         return fitting, strange, bool(decoder.decode(b"", final=True)), line
@@ -112,7 +112,7 @@ class TextFile:
     claimed: the encoding that the file names. assumed: whether it was guessed.
     """
 
-    def __init__(self, stream: BinaryIO, newline: str | None = None, claimed: str | None = None):
+    def __init__(self, stream: BinaryIO, newline: str | None = None, claimed: str | None = None) -> None:
         believed = _as_browsers_read(claimed) if claimed else ""
         self.encoding, self.replaced = encoding_of(stream, believed)
         self.assumed = not self.encoding.startswith("utf") and self.encoding != believed

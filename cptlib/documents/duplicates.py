@@ -4,7 +4,10 @@ Only a few numbers a text are kept in memory (80 bytes), so a corpus may be larg
 share of their runs of five words that both have (the Jaccard similarity of their sets of runs).
 """
 
+from collections.abc import Callable, Iterator
 from zlib import crc32
+
+from cptlib import hints
 
 NEAR = 0.8  # from here on, the later text is dropped as a near duplicate (about 1 word in 45 changed)
 RELATED = 0.5  # from here on, one may not be trained on where the other is held out (about 1 in 13)
@@ -12,7 +15,7 @@ RUN = 5  # words
 _BANDS, _ROWS = 16, 4  # found with probability 1 - (1 - s**4)**16: 0.9998 at a similarity s of 0.8, 0.64 at 0.5
 
 
-def fingerprint(texts: list[str]):
+def fingerprint(texts: list[str]) -> "tuple[hints.Hashes, hints.Bands, hints.Numbers]":
     """(digests, bands, lengths) of some texts: uint64, equal for equal texts; uint32 of shape (texts, 16); characters."""
     from hashlib import blake2b
 
@@ -28,7 +31,7 @@ def fingerprint(texts: list[str]):
     return np.array(digests, dtype=np.uint64), bands, np.array([len(text) for text in texts])
 
 
-def runs(text: str):
+def runs(text: str) -> "hints.Hashes":
     """A hash for each run of five words: uint64. Where words are not set apart by spaces, characters stand for them."""
     import numpy as np
 
@@ -41,7 +44,7 @@ def runs(text: str):
     return _combined(np.lib.stride_tricks.sliding_window_view(hashes, length))
 
 
-def _combined(rows):
+def _combined(rows: "hints.Hashes") -> "hints.Hashes":
     """One hash for the numbers along the last axis."""
     import numpy as np
 
@@ -58,7 +61,7 @@ def similarity(one: str, other: str) -> float:
     return jaccard(np.unique(runs(one)), np.unique(runs(other)))
 
 
-def jaccard(a, b) -> float:
+def jaccard(a: "hints.Hashes", b: "hints.Hashes") -> float:
     """The share that two sorted arrays of distinct numbers have in common, 0 to 1."""
     import numpy as np
 
@@ -66,7 +69,9 @@ def jaccard(a, b) -> float:
     return shared / (len(a) + len(b) - shared)
 
 
-def find(text_of, digests, bands, documents):
+def find(
+    text_of: Callable[[int], str], digests: "hints.Hashes", bands: "hints.Bands", documents: "hints.Numbers"
+) -> "tuple[hints.Mask, hints.Mask]":
     """(exact, near) for texts whose fingerprints these are: two masks of those to drop.
 
     text_of: a function from an index to its text. documents: numbers, equal for the parts of one document, in order. Of
@@ -86,7 +91,7 @@ def find(text_of, digests, bands, documents):
     return exact & ~kept, near & ~kept
 
 
-def _candidates(indices, bands):
+def _candidates(indices: "hints.Numbers", bands: "hints.Bands") -> Iterator[tuple[int, int]]:
     """Pairs a < b of indices that agree in a band; of many that agree, each with the next."""
     import numpy as np
 
@@ -100,7 +105,7 @@ def _candidates(indices, bands):
 class Groups:
     """Disjoint sets of 0 … size-1; the root of a set is its least member."""
 
-    def __init__(self, size: int):
+    def __init__(self, size: int) -> None:
         import numpy as np
 
         self._parent = np.arange(size)
@@ -117,7 +122,7 @@ class Groups:
         a, b = sorted((self.root(a), self.root(b)))
         self._parent[b] = a
 
-    def roots(self):
+    def roots(self) -> "hints.Numbers":
         """The root of each, an array."""
         parent = self._parent
         while (parent[parent] != parent).any():

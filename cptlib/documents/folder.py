@@ -6,8 +6,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from cptlib import hints
 from cptlib.documents import clean, duplicates, formats
 from cptlib.documents.pieces import Piece, Problem
 from cptlib.documents.report import LeftOut, Report
@@ -27,7 +30,7 @@ def from_folder(
     longest: int | None = None,
     markup: bool = False,
     strict: bool = False,
-):
+) -> tuple["hints.Dataset", Report]:
     """(documents, report) of all files below `path`, or of one file: a `datasets.Dataset` and a Report.
 
     Read are .txt, .md, .html, .pdf, .docx, .epub, .json, .jsonl, .csv and .parquet, each also with .gz behind. Texts are
@@ -48,7 +51,7 @@ def from_folder(
     if not path.exists():
         raise CorpusError(f"{path}: there is no such file or folder.")
     _require("datasets", "ftfy", "rensa")
-    reading = _Reading(path, column, languages, shortest, longest, markup, strict)
+    reading = _Reading(path, column, languages, shortest, longest or float("inf"), markup, strict)
     return reading.corpus(), reading.report
 
 
@@ -59,15 +62,22 @@ def _require(*libraries: str) -> None:
         raise CorpusError(f"Reading documents needs {', '.join(missing)}. Run: {INSTALL}")
 
 
+@dataclass
 class _Reading:
     """One pass over a folder: rows to a file, fingerprints and the report to memory; then duplicates are dropped."""
 
-    def __init__(self, path, column, languages, shortest, longest, markup, strict):
-        self.path, self.column, self.languages, self.markup, self.strict = path, column, languages, markup, strict
-        self.shortest, self.longest = shortest, longest or float("inf")
-        self.report, self._sources, self._numbers = Report(), {}, []  # memory holds no text
+    path: Path
+    column: str
+    languages: set[str] | None
+    shortest: int
+    longest: float
+    markup: bool
+    strict: bool
+    report: Report = field(default_factory=Report)
+    _sources: dict[str, int] = field(default_factory=dict)
+    _numbers: list[tuple[Any, ...]] = field(default_factory=list)  # memory holds no text
 
-    def corpus(self):
+    def corpus(self) -> "hints.Dataset":
         file = _working_file()
         self._write(file)
         if not self._numbers:
@@ -85,7 +95,7 @@ class _Reading:
                 writer.write_batch(arrow.RecordBatch.from_pylist(rows, schema))
                 self._numbers.append(self._numbers_of(rows))
 
-    def _numbers_of(self, rows: list[dict]) -> tuple:
+    def _numbers_of(self, rows: list[dict[str, Any]]) -> tuple[Any, ...]:
         """All that memory keeps of some rows, arrays of one number (or 16) a row."""
         import numpy as np
 
@@ -93,7 +103,7 @@ class _Reading:
         documents = np.array([row["document"] for row in rows])
         return (*duplicates.fingerprint([row["text"] for row in rows]), documents, np.array(sources, dtype=np.int32))
 
-    def _without_duplicates(self, file: Path):
+    def _without_duplicates(self, file: Path) -> "hints.Dataset":
         import numpy as np
         from datasets import Dataset
 
@@ -107,7 +117,7 @@ class _Reading:
         self.report.lengths, self.report.documents = lengths[kept], len(kept)
         return Dataset.from_file(str(file)).select(kept)
 
-    def _rows(self) -> Iterator[dict]:
+    def _rows(self) -> Iterator[dict[str, Any]]:
         """Each text that passes the filters, cleaned; with progress on stderr where it takes over 10 seconds."""
         from tqdm import tqdm
 
@@ -130,20 +140,23 @@ class _Reading:
         try:
             yield from formats.read(file, self.column)
         except ImportError as error:
-            raise CorpusError(f"{file.name}: {error.name.partition('.')[0]} is missing. Run: {INSTALL}") from error
+            problem = f"{error.name.partition('.')[0]} is missing" if error.name else str(error)
+            raise CorpusError(f"{file.name}: {problem}. Run: {INSTALL}") from error
 
     def _passed(self, file: Path, source: str, piece: Piece) -> str | None:
         """The cleaned text; None where it is left out."""
         text = self._cleaned(file, source, piece.text)
         self.report.texts += 1
         if not text:
-            return self._leave_out(source, "no text in it", bad=True)
-        if not self.shortest <= len(text) <= self.longest:
+            self._leave_out(source, "no text in it", bad=True)
+        elif not self.shortest <= len(text) <= self.longest:
             limit = f"shorter than {self.shortest:,}" if len(text) < self.shortest else f"longer than {self.longest:,}"
-            return self._leave_out(source, f"{limit} characters", bad=False)
-        if self.languages and (found := clean.language(text)) not in self.languages:
-            return self._leave_out(source, f"in another language ({found})", bad=False)
-        return text
+            self._leave_out(source, f"{limit} characters", bad=False)
+        elif self.languages and (found := clean.language(text)) not in self.languages:
+            self._leave_out(source, f"in another language ({found})", bad=False)
+        else:
+            return text
+        return None
 
     def _cleaned(self, file: Path, source: str, text: str) -> str:
         kind, markup = formats.kind_of(file), 0
@@ -207,9 +220,10 @@ class _Reading:
         self.report.add(LeftOut(file, reason, bad, count, where))
 
 
-def _batches(rows: Iterator[dict]) -> Iterator[list[dict]]:
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Rows in lists of at most BATCH, or of some 16 million characters."""
-    batch, characters = [], 0
+    batch: list[dict[str, Any]] = []
+    characters = 0
     for row in rows:
         batch.append(row)
         characters += len(row["text"])
@@ -229,7 +243,7 @@ class _Texts:
     """The texts of an Arrow file by their row. What reading has drawn into memory is given back now and then: the system
     would do that by itself when memory is short, but a corpus should not look as if it filled the machine."""
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path) -> None:
         import pyarrow as arrow
 
         with file.open("rb") as opened:

@@ -1,10 +1,9 @@
 """What a corpus will cost: tokens, steps and time under a recipe, and how long its documents are."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from cptlib import style
+from cptlib import hints, style
 from cptlib.recipe import Recipe
 
 SAMPLE = 1000  # documents tokenized for an estimate
@@ -36,7 +35,13 @@ class Forecast:
         return out + f"training: about {minutes}, at the speed measured on {self.measured_on}"
 
 
-def forecast(documents, lengths: Sequence[int], tokenizer, recipe: Recipe, speed: float | None = None) -> Forecast:
+def forecast(
+    documents: "hints.Dataset",
+    lengths: "hints.Lengths",
+    tokenizer: "hints.Tokenizer",
+    recipe: Recipe,
+    speed: float | None = None,
+) -> Forecast:
     """The Forecast for training on all but `recipe.held_out` of `documents`, cut to the recipe's max_length.
 
     lengths: characters of each document. Up to 1,000 documents are tokenized; a larger corpus is judged by every n-th.
@@ -60,7 +65,7 @@ def forecast(documents, lengths: Sequence[int], tokenizer, recipe: Recipe, speed
     return Forecast(round(sum(sizes)), step == 1, rows, limited, trained / speed if speed else None, where)
 
 
-def length_table(lengths: Sequence[int], width: int = 40) -> str:
+def length_table(lengths: "hints.Lengths", width: int = 40) -> str:
     """A histogram in text: a line for each doubling of the number of characters."""
     classes = [max(int(length).bit_length() - 1, 0) for length in lengths]
     counts = {size: classes.count(size) for size in range(min(classes), max(classes) + 1)}
@@ -73,13 +78,13 @@ def length_table(lengths: Sequence[int], width: int = 40) -> str:
 
 
 @style.styled
-def plot_lengths(lengths: Sequence[int], ax=None):
+def plot_lengths(lengths: "hints.Lengths", ax: "hints.Axes | None" = None) -> "hints.Axes":
     """A histogram of the documents' lengths in characters, on a logarithmic axis."""
     import numpy as np
 
     ax = ax or style.subplots(size=(6, 3))
     title = f"How long the {len(lengths):,} documents are: {np.median(lengths):,.0f} characters at the median"
-    bins = np.geomspace(max(min(lengths), 1), max(lengths) + 1, 30)
+    bins = np.geomspace(max(min(lengths), 1), max(lengths) + 1, 30).tolist()
     ax.hist(lengths, bins=bins, color=style.color(0))
     ax.set_xscale("log")
     ax.set(title=title, xlabel="length (characters)", ylabel="documents")

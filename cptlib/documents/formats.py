@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from cptlib.documents.decoding import DAMAGED_GZIP, TextFile, notes
 from cptlib.documents.pages import read_docx, read_epub, read_html, read_pdf
@@ -35,12 +35,15 @@ def read(path: Path, column: str = "text") -> Iterator[Piece | Problem]:
 
     column: the field that holds the text in .json, .jsonl, .csv and .parquet. ImportError where a library is missing.
     """
+    kind = kind_of(path)
     try:
+        if kind is None:
+            raise Unreadable("not a format that is read")
         if not path.stat().st_size:
             raise Unreadable("empty file")
         with _open(path) as stream:
             some = False
-            for found in READERS[kind_of(path)](stream, column):
+            for found in READERS[kind](stream, column):
                 some = some or isinstance(found, Piece) or found.bad
                 yield found
             if not some:
@@ -53,13 +56,13 @@ def read(path: Path, column: str = "text") -> Iterator[Piece | Problem]:
         yield Problem("its gzip stream is damaged: what lies behind the damage is lost")
     except Exception as error:  # the libraries raise many kinds; each ends here as one line
         reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
-        yield Problem(f"not readable as {kind_of(path)} ({type(error).__name__}: {reason})")
+        yield Problem(f"not readable as {kind} ({type(error).__name__}: {reason})")
 
 
 def _open(path: Path) -> BinaryIO:
     if path.suffix.lower() != ".gz":
         return path.open("rb")
-    unzipped = gzip.open(path)  # noqa: SIM115  the caller closes it
+    unzipped = cast(BinaryIO, gzip.open(path))  # noqa: SIM115  the caller closes it
     if kind_of(path) in (*TEXTS, ".html"):
         return unzipped
     with unzipped:  # the other formats are read from their end: unpack first, to disk
@@ -89,11 +92,7 @@ def _read_text(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
     yield from notes(text)
 
 
-CONVERTED = {
-    ".html": read_html,
-    ".pdf": read_pdf,
-    ".docx": read_docx,
-    ".epub": read_epub,
-}  # what comes out is text only
+# what comes out of these is text only
+CONVERTED = {".html": read_html, ".pdf": read_pdf, ".docx": read_docx, ".epub": read_epub}
 TEXTS = {".txt": _read_text, ".md": _read_text, ".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv}
 READERS = {**TEXTS, **CONVERTED, ".parquet": read_parquet}

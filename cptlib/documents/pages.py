@@ -5,13 +5,13 @@ import posixpath
 import re
 import zipfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 from cptlib.documents.decoding import SAMPLE, TextFile, notes
 from cptlib.documents.pieces import Piece, Problem, Unreadable
 
-_PLAIN = {  # for markdownify, behind markitdown's converters
+_PLAIN: dict[str, Any] = {  # for markdownify, behind markitdown's converters
     "strip": ["a", "img"],  # a link's words stay, its address goes
     "escape_asterisks": False,
     "escape_underscores": False,
@@ -114,7 +114,7 @@ def read_pdf(stream: BinaryIO, column: str) -> Iterator[Piece | Problem]:
         yield Problem(reason, f"page {pictures[0]}", bad=False)
 
 
-def _has_picture(page) -> bool:
+def _has_picture(page: Any) -> bool:
     from pypdfium2.raw import FPDF_PAGEOBJ_IMAGE
 
     return any(page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE]))
@@ -123,7 +123,7 @@ def _has_picture(page) -> bool:
 _DIVIDED = re.compile("[\x02\ufffe]")  # where PDFium saw a word divided at a line's end, and joined the lines
 
 
-def _lines(page) -> list[str]:
+def _lines(page: Any) -> list[str]:
     """A page's lines, with \\x02 at the end of one that ends within a word.
 
     PDFium reads a page in two ways. The first knows all characters, the second all lines' ends: where they agree on the

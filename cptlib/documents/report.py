@@ -1,7 +1,9 @@
 """What a folder held, what of it was left out and why, and what was read otherwise than it stands there."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cptlib import hints
 
 SHOWN = 30  # lines of each kind that are printed
 
@@ -33,10 +35,10 @@ class Report:
     files: int = 0
     texts: int = 0
     documents: int = 0
-    lengths: Sequence[int] = field(default=(), repr=False)
+    lengths: "hints.Lengths" = field(default=(), repr=False)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[LeftOut] = field(default_factory=list)
-    _lines: dict = field(default_factory=dict, repr=False)
+    _lines: dict[tuple[str, str], LeftOut] = field(default_factory=dict, repr=False)
 
     def add(self, line: LeftOut, note: bool = False) -> None:
         """Count the line to the one of the same file and reason, if there is one already."""
@@ -51,7 +53,7 @@ class Report:
         """Of all documents kept."""
         return int(sum(self.lengths))
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """All but the lengths of single documents, in types that JSON has."""
         counts = {name: getattr(self, name) for name in ("files", "texts", "documents", "characters")}
         return {**counts, **{name: [asdict(line) for line in getattr(self, name)] for name in ("left_out", "notes")}}

@@ -4,12 +4,13 @@ import unicodedata
 from collections.abc import Iterator
 from hashlib import blake2b
 
-from cptlib.documents import duplicates
+from cptlib import hints
+from cptlib.documents.duplicates import RELATED, jaccard, runs
 from cptlib.errors import CorpusError
 from cptlib.rows import DIGEST
 
 
-def split(dataset, held_out: int, seed: int):
+def split(dataset: "hints.Dataset", held_out: int, seed: int) -> "hints.DatasetDict":
     """Set `held_out` documents apart: a `DatasetDict` with `train` and `held_out`, each with a column `digest`.
 
     Held out are the documents whose own text, blanks and case aside, has the smallest hashes; the seed salts them. So a
@@ -46,7 +47,7 @@ def split(dataset, held_out: int, seed: int):
     return DatasetDict({name: dataset.select(rows) for name, rows in parts.items()})
 
 
-def with_digests(dataset, digests: list[str], seed: int):
+def with_digests(dataset: "hints.Dataset", digests: list[str], seed: int) -> "hints.Dataset":
     """The documents whose digests by `split` with this seed are given, as a Dataset; CorpusError where there are none.
 
     This finds again what a saved model had held out, in a corpus that has changed since; a printed line counts what is gone.
@@ -66,7 +67,7 @@ def with_digests(dataset, digests: list[str], seed: int):
     return dataset.select(np.flatnonzero(np.isin(document, list(distinct.values()))))
 
 
-def _documents(dataset):
+def _documents(dataset: "hints.Dataset") -> "hints.Numbers":
     """The number of each row's document, from 0: an array. A row whose `ends` is False goes on in the next one."""
     import numpy as np
 
@@ -76,11 +77,11 @@ def _documents(dataset):
     return np.cumsum(np.concatenate([[False], ends[:-1]]), dtype=np.int64)
 
 
-def _digests(dataset, document, seed: int) -> Iterator[int]:
+def _digests(dataset: "hints.Dataset", document: "hints.Numbers", seed: int) -> Iterator[int]:
     """A 64-bit hash of each document's text, in their order."""
     last, digest = -1, None
     for number, text in zip(document.tolist(), _texts(dataset), strict=True):
-        if number != last:
+        if digest is None or number != last:
             if digest is not None:
                 yield int.from_bytes(digest.digest())
             last, digest = number, blake2b(digest_size=8, key=str(seed).encode())
@@ -90,27 +91,24 @@ def _digests(dataset, document, seed: int) -> Iterator[int]:
         yield int.from_bytes(digest.digest())
 
 
-def _texts(dataset) -> Iterator[str]:
+def _texts(dataset: "hints.Dataset") -> Iterator[str]:
     for rows in dataset.select_columns("text").iter(500):
         yield from rows["text"]
 
 
-def _resembling(dataset, aside) -> list[int]:
+def _resembling(dataset: "hints.Dataset", aside: "hints.Mask") -> list[int]:
     """The rows whose text shares half its runs of words or more with that of one row set aside (a mask)."""
     import numpy as np
 
-    held = [np.unique(duplicates.runs(text)) for text in _texts(dataset.select(np.flatnonzero(aside))) if text.split()]
+    held = [np.unique(runs(text)) for text in _texts(dataset.select(np.flatnonzero(aside))) if text.split()]
     every = np.unique(np.concatenate(held))
     rows = []
     for row, text in enumerate(_texts(dataset)):
         if aside[row] or not text.split():
             continue
-        own = np.unique(duplicates.runs(text))
+        own = np.unique(runs(text))
         near = every[np.minimum(np.searchsorted(every, own), len(every) - 1)] == own
         # what shares half with one of them shares half with all of them together, which is quick to see
-        if (
-            near.mean() >= duplicates.RELATED
-            and max(duplicates.jaccard(own, one) for one in held) >= duplicates.RELATED
-        ):
+        if near.mean() >= RELATED and max(jaccard(own, one) for one in held) >= RELATED:
             rows.append(row)
     return rows

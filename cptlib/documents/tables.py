@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cptlib.documents.decoding import SAMPLE, TextFile, notes
 from cptlib.documents.pieces import Piece, Problem, Unreadable
@@ -66,13 +66,13 @@ def _objects(text: TextFile, column: str) -> Iterator[Piece | Problem]:
 _BETWEEN = re.compile(r"[\s,]*")
 
 
-def _values(text: TextFile) -> Iterator:
+def _values(text: TextFile) -> Iterator[Any]:
     """The values of a JSON text, those in an array one by one, read a piece at a time."""
     decode, rest, array, more = json.JSONDecoder().raw_decode, "", False, True
     while more:
         block = text.read(max(SAMPLE, len(rest)))  # twice as much where a value is not whole yet
         rest, at, more = rest + block, 0, bool(block)
-        while (at := _BETWEEN.match(rest, at).end()) < len(rest):
+        while (between := _BETWEEN.match(rest, at)) and (at := between.end()) < len(rest):
             if rest[at] == ("]" if array else "["):
                 array, at = not array, at + 1
                 continue
@@ -91,14 +91,13 @@ def _values(text: TextFile) -> Iterator:
         raise ValueError("the array does not end")
 
 
-def _row(row, column: str, where: str) -> Piece | Problem:
+def _row(row: object, column: str, where: str) -> Piece | Problem:
     if isinstance(row, str):
         return Piece(row)
     if isinstance(row, dict) and isinstance(row.get(column), str):
         return Piece(row[column], ends=row.get("ends") is not False)  # as `corpus --out` writes it
-    has = (
-        f"its fields are {', '.join(map(str, row))}"[:200] if isinstance(row, dict) else f"it is a {type(row).__name__}"
-    )
+    kind = f"it is a {type(row).__name__}"
+    has = f"its fields are {', '.join(map(str, row))}"[:200] if isinstance(row, dict) else kind
     return Problem(f'no string field "{column}" ({has}); write {{"{column}": "..."}} or name another column', where)
 
 
@@ -151,7 +150,7 @@ def _records(lines: Iterator[str], delimiter: str, columns: int) -> Iterator[tup
     A quote that nothing closes would take all rows that follow into one field. So a row that is no good CSV is read again
     with \\" for a quote within a field, as some programs write it, and then, its first line alone, without any quoting.
     """
-    waiting = deque()  # lines that were looked at and given back
+    waiting: deque[str] = deque()  # lines that were looked at and given back
 
     def take(taken: list[str]) -> Iterator[str]:
         while line := waiting.popleft() if waiting else next(lines, ""):
@@ -160,7 +159,8 @@ def _records(lines: Iterator[str], delimiter: str, columns: int) -> Iterator[tup
 
     while True:
         for doubled in (str, partial(_ESCAPED.sub, '""')):
-            taken, row = [], None
+            taken: list[str] = []
+            row = None
             with suppress(csv.Error):
                 row = next(csv.reader(map(doubled, take(taken)), delimiter=delimiter, strict=True), None)
             if not taken:
