@@ -96,13 +96,10 @@ def _moments(recipe: Recipe, config, counts: dict[str, int], tokens: int, wide: 
     rows = min(max(LOGIT_ROWS, tokens * config.hidden_size // config.vocab_size), tokens)
     trained_head = (embedding if shared else head) * (1 + wide / 4)  # its gradient, and itself in 16 bits
     logits = rows * config.vocab_size * 4 + trained_head
+    first_layer = earlier or every - (0 if shared else embedding)
     return [
         {"gradients": earlier, "activations": kept, "logits": logits},  # the loss is computed
-        {
-            "gradients": earlier or every - (0 if shared else embedding),
-            "activations": again,
-            "logits": 0,
-        },  # the first layer
+        {"gradients": first_layer, "activations": again, "logits": 0},
         # the embedding: where its gradient has to be added to one that is there, both exist
         {"gradients": every + (embedding if shared or earlier else 0), "activations": 0, "logits": 0},
     ]
@@ -166,11 +163,8 @@ def refuse(recipe: Recipe, gb: float, config) -> None:
     """Raise DoesNotFit where `recipe` needs more than `gb` GB, with the nearest recipe that does not."""
     need = estimate(recipe, config)
     if need.gb > gb:
-        raise DoesNotFit(
-            _sentence(
-                recipe, f"needs {need.at_least or 'about '}{need.gb:.1f} GB, and there are {gb:.1f} GB", gb, config
-            )
-        )
+        problem = f"needs {need.at_least or 'about '}{need.gb:.1f} GB, and there are {gb:.1f} GB"
+        raise DoesNotFit(_sentence(recipe, problem, gb, config))
 
 
 @contextlib.contextmanager

@@ -10,39 +10,18 @@ from functools import lru_cache
 from types import SimpleNamespace
 
 from cptlib.errors import ModelError
-from cptlib.recipe import PROJECTIONS, SHAPE, SMOLLM2, Recipe
+from cptlib.recipe import SHAPE, SMOLLM2, Recipe
 
 # Shapes of known models, for measuring speed and memory where their weights cannot be had: a Llama's config.
+_FIELDS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_FIELDS += ("num_key_value_heads", "max_position_embeddings", "tie_word_embeddings")
 SHAPES = {
-    "mistral-7b": {
-        "vocab_size": 32768,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "max_position_embeddings": 32768,
-    },
-    "llama-1b": {
-        "vocab_size": 128256,
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "max_position_embeddings": 32768,
-        "tie_word_embeddings": True,
-    },
-    "smollm2-135m": {
-        "vocab_size": 49152,
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "max_position_embeddings": 8192,
-        "tie_word_embeddings": True,
-    },
+    name: dict(zip(_FIELDS, sizes, strict=True))
+    for name, sizes in {
+        "mistral-7b": (32768, 4096, 14336, 32, 32, 8, 32768, False),
+        "llama-1b": (128256, 2048, 8192, 16, 32, 8, 32768, True),
+        "smollm2-135m": (49152, 576, 1536, 30, 9, 3, 8192, True),
+    }.items()
 }
 # Model types whose layers keep for the backward pass what a Llama's do, as far as is known (`kept_per_token`).
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "olmo2")
@@ -52,7 +31,7 @@ KNOWN = {"unsloth/mistral-7b-v0.3": "mistral-7b", SMOLLM2: "smollm2-135m"}
 def known_config(model: str):
     """The config of a recipe's model where its shape is known here; None for others."""
     shape = SHAPES.get(KNOWN.get(model, model.removeprefix(SHAPE)))
-    return SimpleNamespace(**{"tie_word_embeddings": False, **shape}) if shape else None
+    return SimpleNamespace(**shape) if shape else None
 
 
 @dataclass(frozen=True)
@@ -73,11 +52,14 @@ def counts(config) -> Counts:
     Raises ModelError where transformers has no model for it that continues text.
     """
     if hasattr(config, "model_type"):
-        return _counts_of_model(config.to_json_string(use_diff=False))
-    layers, matrices = config.num_hidden_layers, projection_shapes(config).values()
-    table = config.vocab_size * config.hidden_size
-    head = 0 if config.tie_word_embeddings else table
+        settings = {**config.to_dict(), "quantization_config": None}  # sizes are asked for, however they are loaded
+        return _counts_of_model(json.dumps(settings, default=str))
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    keys = hidden // config.num_attention_heads * config.num_key_value_heads
+    matrices = [(hidden, hidden), (hidden, keys)] * 2 + [(hidden, inner)] * 3
     linear, per_rank = sum(i * o for i, o in matrices), sum(i + o for i, o in matrices)
+    table = config.vocab_size * hidden
+    head = 0 if config.tie_word_embeddings else table
     return Counts(layers * linear, table + head, layers * per_rank, table, head)
 
 
@@ -92,7 +74,7 @@ def _counts_of_model(text: str) -> Counts:
         for name, weight in adapted.items()
     )
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    own_head = 0 if model.config.get_text_config().tie_word_embeddings else head.numel()
+    own_head = 0 if model.config.tie_word_embeddings else head.numel()
     every = sum(weight.numel() for weight in model.parameters())
     return Counts(linear, every - linear, per_rank, embedding.numel(), own_head)
 
@@ -102,7 +84,7 @@ def _without_weights(text: str):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-    config = AutoConfig.for_model(**{**json.loads(text), "quantization_config": None})
+    config = AutoConfig.for_model(**json.loads(text))
     for kind, part in ((AutoModelForCausalLM, config.get_text_config()), (AutoModelForImageTextToText, config)):
         if type(part) in kind._model_mapping:
             with torch.device("meta"):
@@ -153,26 +135,7 @@ def count_projections(config) -> int:
     return counts(config).linear
 
 
-def projection_shapes(config) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of each projection of a layer, for Llama- and Mistral-shaped models."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
-    queries, keys = head * config.num_attention_heads, head * config.num_key_value_heads
-    shapes = [
-        (hidden, queries),
-        (hidden, keys),
-        (hidden, keys),
-        (queries, hidden),
-        (hidden, inner),
-        (hidden, inner),
-        (inner, hidden),
-    ]
-    return dict(zip(PROJECTIONS, shapes, strict=True))
-
-
 def kept_per_token(config) -> int:
     """Numbers that a layer of unsloth's keeps for a token: what its norms, attention and projections need backward."""
-    keys = config.num_key_value_heads * (
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
-    return 6 * config.hidden_size + 3 * keys + 2 * config.intermediate_size
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 6 * config.hidden_size + 3 * head * config.num_key_value_heads + 2 * config.intermediate_size

@@ -115,9 +115,9 @@ OTHERS = {
     "FalconConfig": (6.92, 2039.808, False),
     "Phi3Config": (3.82, 1572.864, False),
     "MambaConfig": (0.16, None, False),
-    "Qwen2_5_VLConfig": (28.95, None, False),
+    "Qwen2_5_VLConfig": (75.79, None, False),
     "Mistral3Config": (23.57, 5775.360, True),
-    "MistralConfig": (7.24, 1310.720, True),
+    "MistralConfig": (7.24, 2621.440, True),
 }
 
 
@@ -148,6 +148,15 @@ def test_a_known_shapes_arithmetic_is_what_the_model_has(name, transformers):
     counted, told = shapes.counts(transformers.LlamaConfig(**shapes.SHAPES[name])), shapes.counts(known)
     norms = (2 * known.num_hidden_layers + 1) * known.hidden_size
     assert told == replace(counted, other=counted.other - norms)
+
+
+def test_a_config_of_loaded_4_bit_weights_counts_as_the_one_it_was_loaded_by(transformers):
+    config, loaded = transformers.GPTNeoXConfig(), transformers.GPTNeoXConfig()
+    loaded.quantization_config = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16
+    )
+    loaded._pre_quantization_dtype = loaded.dtype = torch.bfloat16
+    assert shapes.counts(loaded) == shapes.counts(config)
 
 
 def test_an_estimate_that_leaves_something_out_refuses_for_weights_and_optimizer_alone(transformers):
