@@ -50,6 +50,14 @@ def config_of(family):
     return kind(**{name: size for name, size in (SIZES | FAMILIES[family][0]).items() if name not in unlike})
 
 
+@pytest.fixture(scope="module")
+def table():
+    """What came of each family, printed when all are through."""
+    rows = {}
+    yield rows
+    print("\n", *(f"{family:12} {outcome}" for family, outcome in rows.items()), sep="\n")
+
+
 @pytest.fixture(scope="session")
 def documents():
     return corpus.split(corpus.read("stories", 12), 4, 0)
@@ -72,13 +80,13 @@ def recipe_of(smoke, cache, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_is_trained_and_loaded_again_or_refused_in_a_sentence(family, recipe_of, documents, tmp_path):
+def test_a_family_is_trained_and_loaded_again_or_refused_in_a_sentence(family, recipe_of, documents, table, tmp_path):
     recipe, refused = recipe_of(family), FAMILIES[family][1]
     ready = run.prepare(recipe, documents)
     if refused:
         with pytest.raises(PreflightError, match=refused):
             checks.preflight(ready.trainer)
-        print(f"\n{family:12} refused: {refused}")
+        table[family] = f"refused: {refused}"
         return
     numbers = lora.count_trainable(ready.model)
     told = shapes.count_from_config(config_of(family), recipe)
@@ -93,7 +101,7 @@ def test_a_family_is_trained_and_loaded_again_or_refused_in_a_sentence(family, r
     assert off(logits(*export.load(tmp_path / "adapter")), trained) < 1e-5
     export.save_merged(ready.model, ready.tokenizer, recipe, tmp_path / "merged", "float32")
     assert off(logits(*export.load(tmp_path / "merged")), trained) < 1e-4
-    print(f"\n{family:12} trained, kept, merged, {numbers}")
+    table[family] = f"trained, kept, merged; weights: {numbers}"
 
 
 def test_linear_layers_that_a_list_of_names_leaves_out_are_told(recipe_of, documents):
