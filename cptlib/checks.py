@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cptlib import attention, hints
+from cptlib import attention, hints, shapes
 from cptlib.device import autocast
 from cptlib.errors import PreflightError
 
@@ -129,6 +129,18 @@ def one_bos(trainer: "hints.Trainer", rows: int = 0) -> Finding:
     )
 
 
+def linear_layers_are_adapted(trainer: "hints.Trainer", rows: int = 0) -> Finding:
+    """Each linear layer of the transformer blocks has an adapter, or is trained itself; each stack of experts too."""
+    layers = shapes.linear_weights(trainer.model)
+    left = [name for name, weight in layers.items() if ".base_layer" not in name and not weight.requires_grad]
+    return Finding(
+        "every linear layer has an adapter",
+        f"of {len(layers)} linear layers {len(left)} have no adapter, {left[0]} among them" if left else None,
+        "They would stay as they were, and the run learn less than it could.",
+        "Add the adapters with lora.add_adapters; where it leaves layers out as well, choose a model of another family.",
+    )
+
+
 def embeddings_train(trainer: "hints.Trainer", rows: int = 0) -> Finding:
     """If the embedding learning rate is set, embeddings and head are trainable, in float32."""
     import torch
@@ -167,8 +179,9 @@ def two_learning_rates(trainer: "hints.Trainer", rows: int = 0) -> Finding:
     """The optimizer trains the embeddings at the embedding learning rate and the rest at the learning rate."""
     rate, problem = _embedding_rate(trainer), None
     if rate is not None:
-        wanted = {trainer.args.learning_rate, rate}
-        rates = {group["lr"] for group in _optimizer(trainer).param_groups}
+        wanted, before = {trainer.args.learning_rate, rate}, trainer.optimizer
+        rates = {group["lr"] for group in trainer.create_optimizer().param_groups}
+        trainer.optimizer = before  # so that `train` makes its own
         if rates != wanted:
             problem = f"its learning rates are {sorted(rates)}, not {sorted(wanted)}"
     return Finding(
@@ -192,8 +205,11 @@ def steps_suffice(trainer: "hints.Trainer", rows: int = 0) -> Finding:
 
 def loss_is_a_number(trainer: "hints.Trainer", rows: int = 4) -> Finding:
     """The first batch, in the number format of the training, has a finite loss."""
+    import torch
+
     batch = _batch(trainer, min(rows, trainer.args.per_device_train_batch_size))
-    loss = _loss(trainer, batch)
+    with torch.no_grad(), autocast(trainer.model):
+        loss = trainer.model(**trainer._prepare_inputs(dict(batch))).loss.item()
     return Finding(
         "the first batch has a finite loss",
         None if -float("inf") < loss < float("inf") else f"it is {loss}",
@@ -217,7 +233,7 @@ def documents_apart(trainer: "hints.Trainer", rows: int = 0) -> Finding:
     )
 
 
-LOOKS = [ids_fit, positions_fit, something_is_learned, eos_is_learned, one_bos]
+LOOKS = [ids_fit, positions_fit, something_is_learned, eos_is_learned, one_bos, linear_layers_are_adapted]
 LOOKS += [embeddings_train, tied_stay_tied, two_learning_rates, steps_suffice]
 TRIALS = [loss_is_a_number, documents_apart]
 
@@ -249,14 +265,6 @@ def _embedding_rate(trainer: "hints.Trainer") -> float | None:
     return getattr(trainer.args, "embedding_learning_rate", None)
 
 
-def _optimizer(trainer: "hints.Trainer") -> Any:
-    """The optimizer that `train` will make; the trainer is left without one, so that it makes its own."""
-    before = trainer.optimizer
-    optimizer = trainer.create_optimizer()
-    trainer.optimizer = before
-    return optimizer
-
-
 def _all_documents(dataset: "hints.Dataset") -> Iterator[Any]:
     """The ids of every document in a trainer's dataset, arrays; rows, where the dataset does not tell documents apart."""
     import numpy as np
@@ -266,14 +274,6 @@ def _all_documents(dataset: "hints.Dataset") -> Iterator[Any]:
     for batch in dataset.select_columns(columns).with_format("numpy").iter(1000):
         for number, ids in enumerate(batch["input_ids"]):
             yield from np.split(ids, np.cumsum(batch["seq_lengths"][number])[:-1]) if packed else [ids]
-
-
-def _loss(trainer: "hints.Trainer", batch: dict[str, Any]) -> float:
-    """The training loss of a batch, in the number format of the training, without a gradient."""
-    import torch
-
-    with torch.no_grad(), autocast(trainer.model):
-        return trainer.model(**trainer._prepare_inputs(dict(batch))).loss.item()
 
 
 def _batch(trainer: "hints.Trainer", rows: int) -> dict[str, Any]:

@@ -28,9 +28,13 @@ CUDA_GB = 0.75  # CUDA's code and state in the process
 
 @dataclass(frozen=True)
 class Estimate:
-    """Gigabytes (2**30 bytes) by part at the fullest moment of a step, in the order in which they appear."""
+    """Gigabytes (2**30 bytes) by part at the fullest moment of a step, in the order in which they appear.
+
+    unknown: what the parts leave out, in a sentence; they are then the least that it takes.
+    """
 
     parts: dict[str, float]
+    unknown: str = ""
 
     @property
     def gb(self) -> float:
@@ -38,31 +42,43 @@ class Estimate:
         return sum(self.parts.values())
 
     def __str__(self) -> str:
-        return "\n".join(f"{gb:6.2f} GB  {part}" for part, gb in [*self.parts.items(), ("in all", self.gb)])
+        lines = [f"{gb:6.2f} GB  {part}" for part, gb in [*self.parts.items(), ("in all", self.gb)]]
+        return "\n".join([*lines, *[f"This is the least: {self.unknown}."] * bool(self.unknown)])
+
+    @property
+    def at_least(self) -> str:
+        """What stands before its gigabytes in a sentence: "at least " where the parts leave something out."""
+        return "at least " if self.unknown else ""
 
 
 def estimate(recipe: Recipe, config: hints.Config, row: int | None = None) -> Estimate:
     """The memory that training by `recipe` will need on a GPU.
 
-    config: the model's, Llama- or Mistral-shaped (`weights.config_of`). row: tokens in the longest row of a batch, if
-    shorter than the recipe's max_length, as padded rows mostly are.
+    config: the model's (`weights.config_of`). row: tokens in the longest row of a batch, if shorter than the recipe's
+    max_length, as padded rows mostly are. For a model whose layers are not a Llama's (`shapes.is_llama`) activations and
+    logits are left out, and `unknown` says so.
     """
     trained, counts = 4, shapes.count_from_config(config, recipe)  # 4: trained weights and their gradients are float32
-    table = config.vocab_size * config.hidden_size
+    frozen, config = shapes.counts(config), shapes.text_config(config)
     wide = 4 if recipe.dtype == "float32" else 2
     adam = ADAM_8BIT if "8bit" in recipe.optimizer else ADAM
     held = {
-        "frozen weights": shapes.count_projections(config) * (NF4 if recipe.load_in_4bit else wide)
-        + table * wide * (1 if config.tie_word_embeddings else 2),
+        "frozen weights": frozen.linear * (NF4 if recipe.load_in_4bit else wide) + frozen.other * wide,
         "adapters": counts["adapters"] * trained,
         "trained embedding and head": (counts["embed_tokens"] + counts["lm_head"]) * trained,
         "optimizer": (counts["adapters"] + counts["lm_head"]) * adam + counts["embed_tokens"] * ADAM,
     }
-    moments = _moments(recipe, config, counts, recipe.micro_batch * (row or recipe.max_length), wide)
-    passing = max(moments, key=lambda moment: sum(moment.values()))
+    unknown = ""
+    if shapes.is_llama(config):
+        moments = _moments(recipe, config, counts, recipe.micro_batch * (row or recipe.max_length), wide)
+        passing = max(moments, key=lambda moment: sum(moment.values()))
+    else:
+        passing = {"gradients": sum(counts.values()) * trained, "activations": 0, "logits": 0}
+        unknown = f"what activations and logits take besides is not known for a {shapes.kind_of(config)}"
     parts = {name: size / GB for name, size in (held | passing).items()}
     tensors = sum(parts.values()) + WORKSPACE_GB
-    return Estimate(parts | {"torch's workspace and spare blocks": WORKSPACE_GB + SPARE * tensors, "CUDA": CUDA_GB})
+    parts |= {"torch's workspace and spare blocks": WORKSPACE_GB + SPARE * tensors, "CUDA": CUDA_GB}
+    return Estimate(parts, unknown)
 
 
 def _moments(
@@ -84,10 +100,10 @@ def _moments(
     rows = min(max(LOGIT_ROWS, tokens * config.hidden_size // config.vocab_size), tokens)
     trained_head = (embedding if shared else head) * (1 + wide / 4)  # its gradient, and itself in 16 bits
     logits = rows * config.vocab_size * 4 + trained_head
-    first = earlier or every - (0 if shared else embedding)
+    first_layer = earlier or every - (0 if shared else embedding)
     return [
         {"gradients": earlier, "activations": kept, "logits": logits},  # the loss is computed
-        {"gradients": first, "activations": again, "logits": 0},  # the first layer
+        {"gradients": first_layer, "activations": again, "logits": 0},
         # the embedding: where its gradient has to be added to one that is there, both exist
         {"gradients": every + (embedding if shared or earlier else 0), "activations": 0, "logits": 0},
     ]
@@ -101,17 +117,22 @@ def unsloth_buffers(recipe: Recipe, inputs: int) -> int:
 def fit(recipe: Recipe, gb: float, config: hints.Config, row: int | None = None) -> Recipe:
     """The fastest setting of `recipe` whose estimate stays under 95% of `gb`, with what it gave up in `why`.
 
-    Rows a step, row length, rank and what is trained stay as they are, so that the run learns the same. Raises DoesNotFit
-    with the least that it would take.
+    Rows a step, row length, rank and what is trained stay as they are, so that the run learns the same. Where it is not
+    known what activations take, only settings with the least of them are tried. Raises DoesNotFit with the least that it
+    would take.
     """
-    tried = [(setting, estimate(setting, config, row)) for setting in _by_speed(recipe)]
+    settings = _by_speed(recipe)
+    if not shapes.is_llama(config):
+        settings = (s for s in settings if s.micro_batch == 1 and s.gradient_checkpointing == "unsloth")
+    tried = [(setting, estimate(setting, config, row)) for setting in settings]
     for setting, need in tried:
         if need.gb <= 0.95 * gb:
             return replace(setting, why=_why(recipe, setting, need, gb))
-    least = min(need.gb for _, need in tried)
+    least = min((need for _, need in tried), key=lambda need: need.gb)
     raise DoesNotFit(
         f"Recipe {recipe.name!r} cannot be made to fit {gb:.1f} GB: with 4-bit weights, checkpointing and one row at a time it "
-        f"needs {least / 0.95:.1f} GB. Lower rank or max_length, set train_embeddings=False, or take a smaller model."
+        f"needs {least.at_least}{least.gb / 0.95:.1f} GB. Lower rank or max_length, set train_embeddings=False, or take a "
+        "smaller model."
     )
 
 
@@ -138,14 +159,16 @@ def _why(recipe: Recipe, setting: Recipe, need: Estimate, gb: float) -> str:
         *["keeping activations (they are computed twice)"] * bool(setting.gradient_checkpointing),
         *[f"one pass a step ({setting.accumulation} instead)"] * (setting.accumulation > 1),
     ]
-    return f"it needs about {need.gb:.1f} of {gb:.1f} GB and gives up {', '.join(gave_up) or 'nothing'}"
+    told = f"it needs {need.at_least or 'about '}{need.gb:.1f} of {gb:.1f} GB and gives up {', '.join(gave_up) or 'nothing'}"
+    return f"{told}; {need.unknown}" if need.unknown else told
 
 
 def refuse(recipe: Recipe, gb: float, config: hints.Config) -> None:
     """Raise DoesNotFit where `recipe` needs more than `gb` GB, with the nearest recipe that does not."""
     need = estimate(recipe, config)
     if need.gb > gb:
-        raise DoesNotFit(_sentence(recipe, f"needs about {need.gb:.1f} GB, and there are {gb:.1f} GB", gb, config))
+        problem = f"needs {need.at_least or 'about '}{need.gb:.1f} GB, and there are {gb:.1f} GB"
+        raise DoesNotFit(_sentence(recipe, problem, gb, config))
 
 
 @contextlib.contextmanager
@@ -166,10 +189,14 @@ def _sentence(recipe: Recipe, problem: str, gb: float, config: hints.Config) -> 
     except DoesNotFit as error:
         return f"Recipe {recipe.name!r} {problem}. {error}"
     fields = ("load_in_4bit", "optimizer", "gradient_checkpointing", "micro_batch", "accumulation")
-    changed = [name for name in fields if getattr(nearest, name) != getattr(recipe, name)]
-    changes = ", ".join(f"{name}={getattr(nearest, name)!r}" for name in changed)
-    need = estimate(nearest, config).gb
-    return f"Recipe {recipe.name!r} {problem}. The nearest that fits, with {need:.1f} GB: replace(recipe, {changes})."
+    changes = ", ".join(
+        f"{name}={getattr(nearest, name)!r}" for name in fields if getattr(nearest, name) != getattr(recipe, name)
+    )
+    if not changes:
+        return f"Recipe {recipe.name!r} {problem}. Lower rank or max_length, or set train_embeddings=False."
+    need = estimate(nearest, config)
+    with_gb = f"with {need.at_least}{need.gb:.1f} GB"
+    return f"Recipe {recipe.name!r} {problem}. The nearest that fits, {with_gb}: replace(recipe, {changes})."
 
 
 @style.styled

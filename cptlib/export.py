@@ -191,7 +191,7 @@ def _embedding_rows(folder: Path) -> int | None:
     from safetensors import safe_open
 
     with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
-        sizes = [weights.get_slice(name).get_shape()[0] for name in weights.keys() if "embed_tokens" in name]  # noqa: SIM118
+        sizes = [weights.get_slice(name).get_shape()[0] for name in weights.keys() if "lora_" not in name]  # noqa: SIM118
     return sizes[0] if sizes else None
 
 

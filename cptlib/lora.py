@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cptlib import hints, style
-from cptlib.recipe import Recipe
+from cptlib import hints, shapes, style
+from cptlib.recipe import PROJECTIONS, Recipe
 
 
 def scaling(rank: float, alpha: float, rslora: bool) -> float:
@@ -51,10 +51,27 @@ def adapter_arguments(recipe: Recipe) -> dict[str, Any]:
 
 
 def add_adapters(model: "hints.PreTrainedModel", recipe: Recipe) -> "hints.PeftModel":
-    """The model with trainable adapters (and embeddings and head, where the recipe asks), all trained in float32."""
+    """The model with trainable adapters on all linear layers of its blocks (and embeddings and head, where the recipe asks),
+    all trained in float32."""
     from unsloth import FastLanguageModel
 
-    return train_in_float32(FastLanguageModel.get_peft_model(model, **adapter_arguments(recipe)))
+    arguments = adapter_arguments(recipe) | modules(model, recipe)
+    return train_in_float32(FastLanguageModel.get_peft_model(model, **arguments))
+
+
+def modules(model: Any, recipe: Recipe) -> dict[str, list[str] | None]:
+    """`target_modules` and `modules_to_save` for layers and embeddings as this model names them: a Llama's, and others'."""
+    linear = shapes.linear_weights(model)
+    named = {name.split(".")[-2] for name, weight in linear.items() if weight.ndim == 2}
+    if any(weight.ndim == 3 for weight in linear.values()):
+        named |= {"w1", "w2", "w3"}  # by which peft knows Mixtral's experts; others' by PROJECTIONS
+    targets = [*PROJECTIONS, *sorted(named - set(PROJECTIONS))]
+    if not recipe.train_embeddings:
+        return {"target_modules": targets}
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tables = {name.split(".")[-1] for name, module in model.named_modules() if module in (embedding, head)}
+    known = [name for name in recipe.target_modules if name in tables]  # which unsloth knows to be trained in full
+    return {"target_modules": [*targets, *known], "modules_to_save": sorted(tables - set(known)) or None}
 
 
 def train_in_float32(model: "hints.SameModel") -> "hints.SameModel":
@@ -71,18 +88,17 @@ def train_in_float32(model: "hints.SameModel") -> "hints.SameModel":
     return model
 
 
-def count_trainable(model: "hints.Module") -> dict[str, int]:
+def count_trainable(model: Any) -> dict[str, int]:
     """Numbers of weights by part: the adapters, `embed_tokens`, `lm_head` (0 where it is the same tensor), and frozen."""
     counts = {"adapters": 0, "embed_tokens": 0, "lm_head": 0, "frozen": 0}
-    for name, parameter in model.named_parameters():  # a tensor that two modules share comes once
-        counts[_part_of(name, parameter)] += _size(parameter)
+    tables = {
+        id(model.get_output_embeddings().weight): "lm_head",
+        id(model.get_input_embeddings().weight): "embed_tokens",
+    }
+    for parameter in model.parameters():  # a tensor that two modules share comes once
+        part = tables.get(id(parameter), "adapters") if parameter.requires_grad else "frozen"
+        counts[part] += _size(parameter)
     return counts
-
-
-def _part_of(name: str, parameter: "hints.Tensor") -> str:
-    if not parameter.requires_grad:
-        return "frozen"
-    return next((part for part in ("embed_tokens", "lm_head") if part in name), "adapters")
 
 
 def _size(parameter: "hints.Tensor") -> int:

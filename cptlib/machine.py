@@ -9,6 +9,10 @@ from cptlib.memory import GB
 from cptlib.recipe import RECIPES, Recipe
 from cptlib.weights import config_of
 
+MARGIN = 1.1  # of the estimate, on a card that may drive a screen as well
+# Recipes for less than 14 GB, the largest first, and what each one gives up.
+SMALL_CARDS = {"gpu12": "rank 64", "gpu8": "rank 32 and embeddings that stay as they are"}
+
 
 def recipe() -> Recipe:
     """The recipe that suits the hardware; the environment variable CPTLIB_RECIPE overrules. Imports torch."""
@@ -20,7 +24,7 @@ def recipe() -> Recipe:
         return replace(RECIPES["laptop"], why="there is no CUDA GPU here")
     gpu, gb = torch.cuda.get_device_properties(0), memory.available_gb()
     chosen = _for_gpu(gpu.name, gb, bf16=gpu.major >= 8)
-    if not chosen.packing:
+    if chosen.name not in ("t4", "a100"):
         return chosen
     fitted = fit(chosen, gb)
     return replace(fitted, why=f"{chosen.why}; {fitted.why}")
@@ -52,12 +56,17 @@ def require_memory(recipe: Recipe, gb: float | None = None) -> None:
 
 def _for_gpu(gpu: str, gb: float, bf16: bool) -> Recipe:
     """The recipe for a GPU of so many GB (2**30 bytes), and whether it computes in bfloat16."""
+    has = f"the {gpu} has {gb:.0f} GB of memory"
+    for name, given_up in SMALL_CARDS.items() if gb < 14 else ():
+        need = estimated(RECIPES[name]).gb
+        if need * MARGIN <= gb:
+            return replace(RECIPES[name], why=f"{has}; a 7B model needs about {need:.1f} with {given_up}")
+        why = f"{has}, and a 7B model needs about {need:.1f} even with {given_up}: the small model instead"
     if gb < 14:
-        why = f"the {gpu} has {gb:.0f} GB of memory, and a 7B model needs 14 GB to train: the small model instead"
         return replace(RECIPES["laptop"], why=why)
     if gb < 35 or not bf16:
-        return replace(RECIPES["t4"], why=f"the {gpu} has {gb:.0f} GB of memory" + (" and no bfloat16" * (not bf16)))
-    return replace(RECIPES["a100"], why=f"the {gpu} has {gb:.0f} GB of memory and computes in bfloat16")
+        return replace(RECIPES["t4"], why=has + " and no bfloat16" * (not bf16))
+    return replace(RECIPES["a100"], why=f"{has} and computes in bfloat16")
 
 
 @style.styled
@@ -70,8 +79,8 @@ def plot_growth(
     optimizer's two numbers.
     """
     ax, config = ax or style.subplots(), config_of(recipe.model)
-    tables = (2 - config.tie_word_embeddings) * config.vocab_size * config.hidden_size
-    weights = shapes.count_projections(config) + tables
+    counts = shapes.counts(config)
+    weights = counts.linear + counts.other
     for number, checkpointing in enumerate((False, True)):
         settings = [replace(recipe, max_length=n, gradient_checkpointing=checkpointing) for n in lengths]
         needs, color = [estimate.estimate(setting, config) for setting in settings], style.color(number)

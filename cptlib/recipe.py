@@ -198,6 +198,7 @@ _MISTRAL: dict[str, Any] = {
     "load_in_4bit": True,
     "corpus": "roneneldan/TinyStories",
 }
+_PACKED: dict[str, Any] = {**_MISTRAL, "documents": 2600, "held_out": 100, "packing": True}
 
 RECIPES = {
     recipe.name: recipe
@@ -233,10 +234,13 @@ RECIPES = {
             new_tokens=320,
         ),
         # Free Colab: 15 GB, no bfloat16. Two packed rows of 2,048 tokens hold about 19 stories.
-        Recipe(name="t4", **_MISTRAL, documents=2600, held_out=100, packing=True, gradient_checkpointing=True),
+        Recipe(name="t4", **_PACKED, gradient_checkpointing=True),
         # 40 GB and more: nothing is computed twice, and few kernels update all weights where 8-bit Adam takes one for each.
-        Recipe(name="a100", **_MISTRAL, documents=2600, held_out=100, packing=True, optimizer="adamw_torch_fused"),
+        Recipe(name="a100", **_PACKED, optimizer="adamw_torch_fused"),
         # The reference post's own numbers: padded batches of 2 × 8.
         Recipe(name="post", **_MISTRAL, documents=2600, held_out=100, accumulation=8, gradient_checkpointing="unsloth"),
+        # Cards of 12 and of 8 GB: as `t4`, and what is trained is made smaller until a tenth of the card is left.
+        Recipe(name="gpu12", **_PACKED, gradient_checkpointing=True, rank=64),
+        Recipe(name="gpu8", **_PACKED, gradient_checkpointing=True, rank=32, train_embeddings=False),
     )
 }

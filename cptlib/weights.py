@@ -18,7 +18,12 @@ REVISION = 2  # one more whenever a build changes, so that none of before is tak
 
 
 def resolve(model: str) -> str:
-    """A folder or hub id that `from_pretrained` takes, for any value of `Recipe.model`."""
+    """A folder or hub id that `from_pretrained` takes, for any value of `Recipe.model`. Raises ModelError for an adapter."""
+    if Path(model, "adapter_config.json").is_file():
+        raise ModelError(
+            f"{model} holds an adapter, not a whole model. Merge it first, `cptlib export {model} --to WHOLE`, and set the "
+            "recipe's model to that folder."
+        )
     return str(built(model)) if model in BUILDERS else model
 
 

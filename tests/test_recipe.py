@@ -2,11 +2,12 @@ import json
 import math
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
 
-from cptlib import corpus, machine
+from cptlib import corpus, machine, memory
 from cptlib.machine import _for_gpu
 from cptlib.recipe import OPTIMIZERS, RECIPES, Recipe
 
@@ -172,11 +173,37 @@ def test_a_machine_without_a_gpu_gets_laptop_and_a_reason(monkeypatch):
 
 @pytest.mark.parametrize(
     ("gb", "bf16", "name"),
-    [(14.7, False, "t4"), (22.2, True, "t4"), (39.6, True, "a100"), (31.7, False, "t4"), (8, True, "laptop")],
+    [(14.7, False, "t4"), (22.2, True, "t4"), (39.6, True, "a100"), (31.7, False, "t4"), (6, True, "laptop")],
 )
 def test_a_gpu_gets_the_recipe_that_fits(gb, bf16, name):
     recipe = _for_gpu("Some GPU", gb, bf16)
     assert recipe.name == name and "Some GPU" in recipe.why
+
+
+@pytest.mark.parametrize(
+    ("gb", "name", "why"),
+    [
+        (13.9, "gpu12", "has 14 GB of memory; a 7B model needs about 10.1 with rank 64"),
+        (11.6, "gpu12", "has 12 GB of memory; a 7B model needs about 10.1 with rank 64"),
+        (9.8, "gpu8", "about 6.5 with rank 32 and embeddings that stay as they are"),
+        (7.75, "gpu8", "has 8 GB of memory; a 7B model needs about 6.5 with rank 32"),
+        (
+            5.8,
+            "laptop",
+            "a 7B model needs about 6.5 even with rank 32 and embeddings that stay as they are: the small model",
+        ),
+    ],
+)
+def test_a_small_card_gets_the_7b_model_with_less_to_train_and_the_true_reason(gb, name, why, monkeypatch):
+    card = SimpleNamespace(name="Some GPU", major=8, total_memory=gb * memory.GB)
+    monkeypatch.delenv("CPTLIB_GPU_GB", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
+    recipe = machine.recipe()
+    assert recipe.name == name and why in recipe.why
+    if name != "laptop":
+        assert machine.estimated(recipe).gb * 1.1 <= gb and recipe.model == Recipe.named("t4").model
+        assert replace(recipe, why="") == Recipe.named(name)
 
 
 def test_recipes_are_frozen_and_replaceable():
