@@ -179,6 +179,24 @@ def test_a_gpu_gets_the_recipe_that_fits(gb, bf16, name):
     assert recipe.name == name and "Some GPU" in recipe.why
 
 
+@pytest.mark.parametrize(
+    ("counts", "name", "said"),
+    [
+        ({"free": 14.5, "total": 14.75}, "t4", "the Tesla T4 has 15 GB of memory to use"),
+        ({"free": 78.5, "total": 79.0}, "a100", "the Tesla T4 has 79 GB of memory to use"),
+        ({"free": 20.0, "total": 79.0}, "t4", "the Tesla T4 has 21 GB of memory to use"),
+        ({"free": 5.0, "total": 14.75}, "laptop", "the Tesla T4 has 6 GB of memory to use"),
+        # the same as before this process had a model: what it holds, it can let go
+        ({"free": 1.0, "total": 14.75, "reserved": 13.0, "allocated": 12.0}, "t4", "has 15 GB of memory to use"),
+    ],
+)
+def test_a_gpu_that_others_use_gets_the_recipe_that_fits_beside_them(gpu, monkeypatch, counts, name, said):
+    monkeypatch.setenv("PATH", "")
+    gpu(**counts)
+    recipe = machine.recipe()
+    assert recipe.name == name and said in recipe.why
+
+
 def test_recipes_are_frozen_and_replaceable():
     recipe = Recipe.named("laptop")
     with pytest.raises(FrozenInstanceError):

@@ -44,7 +44,7 @@ def run(
     much GPU memory. A measurement that fails is a row with `error`, the last line it wrote.
     """
     result = {
-        "device": memory.probe().device,
+        "device": memory.gpu_name() or "CPU",
         "date": date.today().isoformat(),
         "versions": _versions(),
         "shape": shape,
