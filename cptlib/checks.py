@@ -241,7 +241,9 @@ def stop_at_nan(trainer) -> None:
                     "on. Lower the learning rate, or train in bfloat16 or float32; then start again."
                 )
 
-    trainer.add_callback(StopAtNan())
+    if not getattr(trainer, "stops_at_nan", False):
+        trainer.add_callback(StopAtNan())
+        trainer.stops_at_nan = True
 
 
 def _embedding_rate(trainer) -> float | None:

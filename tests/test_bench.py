@@ -1,5 +1,6 @@
 """Measurements of the tiny model, and what is made of results."""
 
+import contextlib
 import json
 import re
 from dataclasses import replace
@@ -8,9 +9,11 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+import torch
 
 from cptlib import memory, shapes, weights
 from cptlib.bench import measure, profile, results
+from cptlib.errors import MeasurementError
 from cptlib.recipe import Recipe
 
 MEASURED = Path(__file__).parent.parent / "notebooks" / "measured"
@@ -68,6 +71,14 @@ def test_a_profile_names_where_the_time_goes(smoke):
 )
 def test_kernels_are_told_apart_by_name(kernel, kind):
     assert profile.kind_of(kernel) == kind
+
+
+def test_a_curve_that_leaves_the_numbers_is_an_error(smoke, monkeypatch):
+    lost = SimpleNamespace(compute_loss_context_manager=contextlib.nullcontext, model=mock.Mock())
+    lost.model.parameters = lambda: [torch.zeros(1)]
+    lost.model.return_value.loss = torch.tensor(float("nan"))
+    with pytest.raises(MeasurementError, match="held-out loss is nan"):
+        measure._loss(lost, [{"labels": torch.zeros(1, 4)}])
 
 
 def test_plain_is_the_posts_recipe_and_a_shape_is_a_model():
