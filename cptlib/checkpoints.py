@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -18,6 +19,7 @@ from cptlib.errors import CheckpointError
 from cptlib.memory import GB
 
 MARK = "whole.json"  # in a checkpoint's folder, written last
+LOCK = ".lock"  # in a run's folder
 BYTES_PER_WEIGHT = 12  # in float32: the weight and the two averages of AdamW, which an 8-bit optimizer stores smaller
 
 
@@ -28,6 +30,26 @@ def require_one_process() -> None:
             f"This run was started as {number} processes, and cptlib trains with one. Start it with python, not with "
             "torchrun or accelerate."
         )
+
+
+@contextmanager
+def alone_in(run: Path) -> Iterator[None]:
+    """Within it this process alone trains in a run's folder; CheckpointError where another one does.
+
+    The lock goes with the process, so that a killed run leaves none behind.
+    """
+    from filelock import FileLock, Timeout
+
+    run.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(run / LOCK).acquire(timeout=0)
+    except Timeout:
+        raise CheckpointError(
+            f"Another process is training in {run}: wait until it has ended, or end it; then this run goes on from its "
+            "last checkpoint."
+        ) from None
+    with lock:
+        yield
 
 
 @dataclass(frozen=True)
@@ -74,19 +96,20 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def folders(run: Path) -> list[Path]:
+    """The checkpoints in a run's folder, by their steps. Of other names are a user's copies: not ours to read or remove."""
+    ours = [path for path in run.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name) and path.is_dir()]
+    return sorted(ours, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
+
+
 def last_whole(run: Path) -> Path | None:
     """The latest whole checkpoint in a run's folder, None without one; prints a line for each that is passed over."""
-    for folder in sorted(run.glob("checkpoint-*"), key=step_of, reverse=True):
+    for folder in reversed(folders(run)):
         problem = damage(folder)
         if problem is None:
             return folder
         print(f"{folder} is passed over: {problem}.")
     return None
-
-
-def step_of(folder: Path) -> int:
-    """The number in a checkpoint's name."""
-    return int(folder.name.removeprefix("checkpoint-"))
 
 
 def keep_last(run: Path, number: int) -> None:
@@ -95,7 +118,7 @@ def keep_last(run: Path, number: int) -> None:
     def marked(folder: Path) -> float:
         return (folder / MARK).stat().st_mtime if (folder / MARK).exists() else 0.0
 
-    for folder in sorted(run.glob("checkpoint-*"), key=marked)[:-number]:
+    for folder in sorted(folders(run), key=marked)[:-number]:
         shutil.rmtree(folder)
 
 
@@ -103,7 +126,7 @@ def require_room(model: "hints.Module", run: Path, keep: int) -> None:
     """Raise CheckpointError unless the disk has room for `keep` checkpoints and the one that is being written."""
     run.mkdir(parents=True, exist_ok=True)
     size = BYTES_PER_WEIGHT * sum(weight.numel() for weight in model.parameters() if weight.requires_grad) / GB
-    there = sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) / GB
+    there = sum(path.stat().st_size for folder in folders(run) for path in folder.rglob("*") if path.is_file()) / GB
     free = shutil.disk_usage(run).free / GB
     if free < size * (keep + 1) - there:
         raise CheckpointError(

@@ -258,7 +258,9 @@ def stop_at_nan(trainer: "hints.Trainer") -> None:
                     "on. Lower the learning rate, or train in bfloat16 or float32; then start again."
                 )
 
-    trainer.add_callback(StopAtNan())
+    if not getattr(trainer, "stops_at_nan", False):
+        trainer.add_callback(StopAtNan())
+        trainer.stops_at_nan = True
 
 
 def _embedding_rate(trainer: "hints.Trainer") -> float | None:
@@ -270,8 +272,7 @@ def _all_documents(dataset: "hints.Dataset") -> Iterator[Any]:
     import numpy as np
 
     packed = "seq_lengths" in dataset.column_names
-    columns = ["input_ids", *(["seq_lengths"] * packed)]
-    for batch in dataset.select_columns(columns).with_format("numpy").iter(1000):
+    for batch in dataset.select_columns(["input_ids", *["seq_lengths"] * packed]).with_format("numpy").iter(1000):
         for number, ids in enumerate(batch["input_ids"]):
             yield from np.split(ids, np.cumsum(batch["seq_lengths"][number])[:-1]) if packed else [ids]
 

@@ -12,7 +12,7 @@ from itertools import product
 
 from cptlib import hints, memory, shapes, style
 from cptlib.errors import DoesNotFit
-from cptlib.memory import GB
+from cptlib.memory import CUDA_GB, GB
 from cptlib.recipe import Recipe
 from cptlib.shapes import kept_per_token
 
@@ -23,7 +23,6 @@ LOGIT_ROWS = 512  # unsloth makes logits for so many tokens at a time, or tokens
 LAYER_AGAIN = 1.43  # a layer run backward holds its activations and, for a moment, gradients of some
 WORKSPACE_GB = 0.15  # cuBLAS's own, and small change
 SPARE = 0.04  # of its tensors' size, what torch holds besides, as blocks it may need again
-CUDA_GB = 0.75  # CUDA's code and state in the process
 
 
 @dataclass(frozen=True)
@@ -163,11 +162,12 @@ def _why(recipe: Recipe, setting: Recipe, need: Estimate, gb: float) -> str:
     return f"{told}; {need.unknown}" if need.unknown else told
 
 
-def refuse(recipe: Recipe, gb: float, config: hints.Config) -> None:
-    """Raise DoesNotFit where `recipe` needs more than `gb` GB, with the nearest recipe that does not."""
+def refuse(recipe: Recipe, gb: float, config: hints.Config, where: str = "") -> None:
+    """Raise DoesNotFit where `recipe` needs more than `gb` GB, with the nearest recipe that does not. where: of what, and
+    beside what, for the sentence."""
     need = estimate(recipe, config)
     if need.gb > gb:
-        problem = f"needs {need.at_least or 'about '}{need.gb:.1f} GB, and there are {gb:.1f} GB"
+        problem = f"needs {need.at_least or 'about '}{need.gb:.1f} GB, and there are {gb:.1f} GB{where}"
         raise DoesNotFit(_sentence(recipe, problem, gb, config))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cptlib import estimate, hints, memory, shapes, style
-from cptlib.memory import GB
+from cptlib.memory import CUDA_GB, GB
 from cptlib.recipe import RECIPES, Recipe
 from cptlib.weights import config_of
 
@@ -15,14 +15,15 @@ SMALL_CARDS = {"gpu12": "rank 64", "gpu8": "rank 32 and embeddings that stay as 
 
 
 def recipe() -> Recipe:
-    """The recipe that suits the hardware; the environment variable CPTLIB_RECIPE overrules. Imports torch."""
+    """The recipe that suits the hardware and what others leave of its memory; the environment variable CPTLIB_RECIPE
+    overrules. Imports torch."""
     if asked := os.environ.get("CPTLIB_RECIPE"):
         return replace(Recipe.parse(asked), why=f"CPTLIB_RECIPE={asked} asks for it")
     import torch
 
     if not torch.cuda.is_available():
         return replace(RECIPES["laptop"], why="there is no CUDA GPU here")
-    gpu, gb = torch.cuda.get_device_properties(0), memory.available_gb()
+    gpu, gb = torch.cuda.get_device_properties(torch.cuda.current_device()), memory.available_gb()
     chosen = _for_gpu(gpu.name, gb, bf16=gpu.major >= 8)
     if chosen.name not in ("t4", "a100"):
         return chosen
@@ -44,19 +45,23 @@ def fit(recipe: Recipe, gb: float) -> Recipe:
 
 
 def require_memory(recipe: Recipe, gb: float | None = None) -> None:
-    """Raise DoesNotFit, with the nearest recipe that fits, where training by `recipe` needs more than the GPU has.
+    """Raise DoesNotFit, with the nearest recipe that fits, where training by `recipe` needs more than is free on the GPU.
 
-    gb: GB to fit in, in place of what this GPU has; without a GPU nothing is known beforehand, and nothing is refused. Loads
-    no weights.
+    What other processes use there is not free, nor are the tensors of this one, since a model loaded now comes beside them.
+    gb: GB to fit in, in place of that; without a GPU nothing is known beforehand, and nothing is refused. Loads no weights.
     """
-    gb = memory.available_gb() if gb is None else gb
-    if gb < float("inf"):
+    if gb is not None:
         estimate.refuse(recipe, gb, config_of(recipe.model))
+    elif gpu := memory.gpu_memory():
+        held = memory.held_gb()
+        beside = f", beside {held:.1f} GB in this process's tensors" if held > 0.1 else ""
+        where = f" to use of the GPU's {gpu.total_gb:.1f} GB{beside}"
+        estimate.refuse(recipe, memory.available_gb() - held, config_of(recipe.model), where)
 
 
 def _for_gpu(gpu: str, gb: float, bf16: bool) -> Recipe:
-    """The recipe for a GPU of so many GB (2**30 bytes), and whether it computes in bfloat16."""
-    has = f"the {gpu} has {gb:.0f} GB of memory"
+    """The recipe for a GPU with so many GB (2**30 bytes) to use, and whether it computes in bfloat16."""
+    has = f"the {gpu} has {gb:.0f} GB of memory to use"
     for name, given_up in SMALL_CARDS.items() if gb < 14 else ():
         need = estimated(RECIPES[name]).gb
         if need * MARGIN <= gb:
@@ -86,7 +91,7 @@ def plot_growth(
         needs, color = [estimate.estimate(setting, config) for setting in settings], style.color(number)
         kind = "checkpointing" if checkpointing else "no checkpointing"
         ax.plot(lengths, [need.gb for need in needs], color=color, label=f"LoRA, {kind}")
-        full = [16 * weights / GB + need.parts["activations"] + estimate.CUDA_GB for need in needs]
+        full = [16 * weights / GB + need.parts["activations"] + CUDA_GB for need in needs]
         ax.plot(lengths, full, color=color, linestyle="--", label=f"all weights, {kind}")
     ax.set(
         title="Memory over the length of a row (estimate)", xlabel="tokens in a row", ylabel="memory (GB = 2³⁰ bytes)"

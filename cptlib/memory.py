@@ -1,4 +1,4 @@
-"""Where the memory goes: nvidia-smi's count, torch's own, a log of stages, and the stacked figure.
+"""Where the memory goes: the count that nvidia-smi shows, torch's own, a log of stages, and the stacked figure.
 
 Everywhere in cptlib 1 GB is 2**30 bytes, as nvidia-smi and Colab count it.
 """
@@ -6,12 +6,14 @@ Everywhere in cptlib 1 GB is 2**30 bytes, as nvidia-smi and Colab count it.
 import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cptlib import hints, style
 
 GB = 2**30
+CUDA_GB = 0.75  # of a GPU, what CUDA takes for its code and state in each process
 
 
 @dataclass(frozen=True)
@@ -39,52 +41,62 @@ def probe() -> Memory:
 
 
 def gpu_memory() -> Memory | None:
-    """The memory of the GPU this process uses, by nvidia-smi; None where there is no GPU or the count cannot be had.
+    """The memory of the GPU this process uses, all that is in use there; None where it uses none or that cannot be known.
 
-    nvidia-smi counts what every process holds, with CUDA's own context, where torch counts its tensors alone. The GPU is
-    torch's current one, or the first that CUDA_VISIBLE_DEVICES names (by number or by UUID).
+    CUDA's own context counts, where torch counts its tensors alone. Once torch is loaded, CUDA itself is asked, for what
+    nvidia-smi shows of a whole GPU, and also of a slice of one (MIG), and where there is no nvidia-smi. Before, nvidia-smi.
     """
-    query = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.used,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        output = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return _by_nvidia_smi()
+    if not torch.cuda.is_available():
         return None
-    return _parse(output, _visible_device())
+    free, total = torch.cuda.mem_get_info()
+    return Memory(torch.cuda.get_device_name(), (total - free) / GB, total / GB)
 
 
-def _parse(output: str, device: str) -> Memory | None:
-    """The row of `output` for `device`, an index or the beginning of a UUID; `[N/A]` counts make None."""
-    for row in output.strip().splitlines():
-        index, uuid, name, used, total = (field.strip() for field in row.split(","))
-        if device == index or (device and not device.isdigit() and uuid.startswith(device)):
-            if not (used.isdigit() and total.isdigit()):
-                return None
+def gpu_name() -> str | None:
+    """The GPU that torch would use, of which it takes no memory yet; None where there is none, or no torch."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+# index, UUID, name, MiB in use, MiB in all; not of a GPU in MIG slices, whose count is not that of a slice
+_ROW = re.compile(r"^(\d+), (GPU-\S+), (.+), (\d+), (\d+), (?!Enabled)", re.MULTILINE)
+
+
+def _by_nvidia_smi() -> Memory | None:
+    """nvidia-smi's row of the first GPU in CUDA_VISIBLE_DEVICES, where it can be told which that is."""
+    rows = _ROW.findall(_nvidia_smi("--query-gpu=index,uuid,name,memory.used,memory.total,mig.mode.current"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    in_order = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len({name for _, _, name, *_ in rows}) == 1
+    for index, uuid, name, used, total in rows:  # of unlike GPUs, CUDA gives the fastest the number 0
+        if (visible == index and in_order) or (visible.startswith("GPU-") and uuid.startswith(visible)):
             return Memory(name, int(used) / 1024, int(total) / 1024)
     return None
 
 
-def _visible_device() -> str:
-    """nvidia-smi's name for the GPU this process uses: an index or a UUID; "" where it may use none."""
-    import sys
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    torch = sys.modules.get("torch")
-    current = torch.cuda.current_device() if torch and torch.cuda.is_initialized() else 0
-    if visible is None:
-        return str(current)
-    names = [name.strip() for name in visible.split(",")]
-    return names[current] if current < len(names) and names[current] != "-1" else ""
-
-
 def gpu_process_gb() -> float | None:
-    """What nvidia-smi counts for this process alone; None where it does not see processes, as in most containers."""
-    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-    try:
-        output = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
+    """What nvidia-smi counts for this process on its GPU; None where it does not see processes, as in most containers."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
         return None
-    own = re.search(rf"^{os.getpid()}, (\d+)$", output, re.MULTILINE)
+    uuid = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", "unknown")
+    rows = _nvidia_smi("--query-compute-apps=gpu_uuid,pid,used_memory")
+    own = re.search(rf"^GPU-{uuid}, {os.getpid()}, (\d+)$", rows, re.MULTILINE)
     return int(own[1]) / 1024 if own else None
+
+
+def _nvidia_smi(query: str) -> str:
+    """The lines that nvidia-smi answers with; "" where there is none."""
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def process_memory() -> Memory:
@@ -102,7 +114,6 @@ def peak_process_gb() -> float:
     if peak := getattr(info, "peak_wset", None):  # Windows
         return float(peak / GB)
     import resource
-    import sys
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GB
 
@@ -112,8 +123,6 @@ def torch_memory() -> dict[str, float]:
 
     {} where there is no GPU, or where this process has not loaded torch and so holds nothing by it.
     """
-    import sys
-
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return {}
@@ -126,12 +135,28 @@ def torch_memory() -> dict[str, float]:
 
 
 def available_gb() -> float:
-    """The GPU memory that this process may use: what the GPU has, or what CPTLIB_GPU_GB holds it to; inf without a GPU."""
+    """The GPU memory that this process may use in all: what is free, and what it holds itself; inf without a GPU.
+
+    At most what CPTLIB_GPU_GB holds it to. Where nvidia-smi does not tell processes apart, what it holds is torch's share
+    and CUDA_GB.
+    """
     import torch
 
     if not torch.cuda.is_available():
         return float("inf")
-    return min(torch.cuda.get_device_properties(0).total_memory / GB, float(os.environ.get("CPTLIB_GPU_GB") or "inf"))
+    free, total = torch.cuda.mem_get_info()
+    own = gpu_process_gb() or torch.cuda.memory_reserved() / GB + CUDA_GB
+    return min(free / GB + own, total / GB, float(os.environ.get("CPTLIB_GPU_GB") or "inf"))
+
+
+def held_gb() -> float:
+    """The GPU memory of this process's living tensors; 0 without a GPU."""
+    import gc
+
+    import torch
+
+    gc.collect()  # unsloth's models refer to themselves: without this they live on
+    return torch.cuda.memory_allocated() / GB if torch.cuda.is_available() else 0.0
 
 
 def free_gb() -> float:
@@ -141,9 +166,8 @@ def free_gb() -> float:
 
     if not torch.cuda.is_available():
         return psutil.virtual_memory().available / GB
-    held = torch.cuda.memory_allocated()
-    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - held
-    return min(free / GB, available_gb() - held / GB)
+    free = (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()) / GB
+    return min(free, available_gb()) - held_gb()
 
 
 def hold_to(gb: float) -> None:
@@ -175,14 +199,15 @@ def forget_peaks() -> None:
 
 
 def peak_gpu_gb() -> float | None:
-    """The most GPU memory by nvidia-smi since torch's peaks were last reset: now, and what torch has given back since its peak.
+    """The most GPU memory since torch's peaks were last reset: what is in use now, and what torch has given back since its
+    peak.
 
     unsloth gives memory back when a run ends, so that what nvidia-smi shows afterwards is not the run's peak. Of this
     process alone where nvidia-smi tells processes apart, else of all.
     """
-    if (gpu := gpu_memory()) is None:
+    gpu, by_torch = gpu_memory(), torch_memory()
+    if gpu is None or not by_torch:
         return None
-    by_torch = torch_memory()
     return (gpu_process_gb() or gpu.used_gb) + by_torch["peak reserved"] - by_torch["reserved"]
 
 

@@ -25,8 +25,11 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss): the number of equally likely tokens that would be as hard to choose among."""
-        return math.exp(self.loss)
+        """exp(loss): the number of equally likely tokens that would be as hard to choose among; inf beyond a float's range."""
+        try:
+            return math.exp(self.loss)
+        except OverflowError:
+            return math.inf
 
     @property
     def bits_per_byte(self) -> float:

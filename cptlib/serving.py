@@ -12,6 +12,8 @@ from pathlib import Path
 
 from cptlib.errors import ServingError
 
+GRACE = 10  # seconds that a server has to finish its answers when it is told to end
+
 
 @contextmanager
 def serve(folder: str | Path, patience: float = 300) -> Iterator[str]:
@@ -26,15 +28,23 @@ def serve(folder: str | Path, patience: float = 300) -> Iterator[str]:
     port = _free_port()
     program = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
     options = ["--host", "127.0.0.1", "--port", str(port)]
-    log = Path(folder).with_suffix(".server.log")
+    log = Path(f"{Path(folder)}.server.log")
     with log.open("w", encoding="utf-8") as output:
         server = subprocess.Popen([*program, *options], stdout=output, stderr=output)
         try:
             _wait(server, f"http://127.0.0.1:{port}", time.monotonic() + patience, log)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
-            server.terminate()
-            server.wait()
+            _end(server)
+
+
+def _end(server: subprocess.Popen) -> None:
+    server.terminate()
+    try:
+        server.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def _free_port() -> int:

@@ -93,12 +93,18 @@ def train(trainer: "hints.Trainer", recipe: Recipe) -> "hints.TrainOutput":
 
     It saves to `outputs/` every `recipe.save_minutes`, at the end, and after Ctrl-C. Started again with the same recipe,
     model and documents it goes on from the last whole checkpoint, and comes to the weights and losses of a run that was
-    never stopped (the same bits on a CPU). A finished run is loaded. Raises CheckpointError where that
-    cannot be, or where there are several processes, and `estimate.DoesNotFit`, with the nearest recipe that fits, where
-    the GPU's memory runs out.
+    never stopped (the same bits on a CPU). A finished run is loaded. Raises CheckpointError where that cannot be, where
+    there are several processes, or where another one trains in that folder, and `estimate.DoesNotFit`, with the nearest
+    recipe that fits, where the GPU's memory runs out.
     """
     checkpoints.require_one_process()
-    run, data = Path(trainer.args.output_dir), checkpoints.digest(trainer.train_dataset)
+    run = Path(trainer.args.output_dir)
+    with checkpoints.alone_in(run):
+        return _train(trainer, recipe, run)
+
+
+def _train(trainer: "hints.Trainer", recipe: Recipe, run: Path) -> "hints.TrainOutput":
+    data = checkpoints.digest(trainer.train_dataset)
     last = checkpoints.last_whole(run)
     seconds = _seconds_in(last, data) if last else 0.0
     if last and _is_finished(trainer, last):

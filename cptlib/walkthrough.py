@@ -68,8 +68,8 @@ def _echoing_client(started: float) -> Any:
 
 def _record(seconds: float) -> dict[str, Any]:
     """What the site tells of a run: the device, how long it took, and the day."""
-    gpu = memory.gpu_memory()
-    device = gpu.device if gpu else f"{os.cpu_count()} CPU cores, no GPU"
+    gpu = memory.gpu_name()
+    device = gpu or f"{os.cpu_count()} CPU cores, no GPU"
     if gpu and (gb := os.environ.get("CPTLIB_GPU_GB")):
         device += f", held to {gb} GB"
     return {"device": device, "seconds": round(seconds), "date": time.strftime("%Y-%m-%d")}

@@ -10,6 +10,7 @@ import gzip
 import json
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import hypothesis
 import matplotlib
@@ -20,7 +21,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from cptlib import commands, corpus, models
+from cptlib import commands, corpus, memory, models
 from cptlib.recipe import Recipe
 
 matplotlib.use("agg")
@@ -51,6 +52,29 @@ def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     os.environ["CPTLIB_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Has torch speak of a GPU: its free and total memory, what this process reserved and allocated there (GB), its UUID."""
+
+    def install(free, total, reserved=0.0, allocated=0.0, uuid="5e-aa", name="Tesla T4"):
+        answers = {
+            "is_available": True,
+            "current_device": 1,
+            "get_device_name": name,
+            "get_device_properties": SimpleNamespace(uuid=uuid, name=name, major=8, total_memory=total * memory.GB),
+            "mem_get_info": (free * memory.GB, total * memory.GB),
+            "memory_reserved": reserved * memory.GB,
+            "max_memory_reserved": reserved * memory.GB,
+            "memory_allocated": allocated * memory.GB,
+            "max_memory_allocated": allocated * memory.GB,
+        }
+        for function, answer in answers.items():
+            monkeypatch.setattr(f"torch.cuda.{function}", lambda *_, answer=answer: answer)
+
+    monkeypatch.delenv("CPTLIB_GPU_GB", raising=False)
+    return install
 
 
 @pytest.fixture

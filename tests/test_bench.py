@@ -1,15 +1,19 @@
 """Measurements of the tiny model, and what is made of results."""
 
+import contextlib
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+import torch
 
 from cptlib import memory, shapes, weights
 from cptlib.bench import measure, profile, results
+from cptlib.errors import MeasurementError
 from cptlib.recipe import Recipe
 
 MEASURED = Path(__file__).parent.parent / "notebooks" / "measured"
@@ -67,6 +71,14 @@ def test_a_profile_names_where_the_time_goes(smoke):
 )
 def test_kernels_are_told_apart_by_name(kernel, kind):
     assert profile.kind_of(kernel) == kind
+
+
+def test_a_curve_that_leaves_the_numbers_is_an_error(smoke, monkeypatch):
+    lost = SimpleNamespace(compute_loss_context_manager=contextlib.nullcontext, model=mock.Mock())
+    lost.model.parameters = lambda: [torch.zeros(1)]
+    lost.model.return_value.loss = torch.tensor(float("nan"))
+    with pytest.raises(MeasurementError, match="held-out loss is nan"):
+        measure._loss(lost, [{"labels": torch.zeros(1, 4)}])
 
 
 def test_plain_is_the_posts_recipe_and_a_shape_is_a_model():
@@ -217,3 +229,17 @@ def test_the_peak_by_nvidia_smi_is_not_what_is_left_after_the_run(monkeypatch):
     monkeypatch.setattr(memory, "gpu_process_gb", lambda: None)
     monkeypatch.setattr(memory, "torch_memory", lambda: {"reserved": 8.6, "peak reserved": 11.2})
     assert memory.peak_gpu_gb() == pytest.approx(12.0)
+
+
+@pytest.mark.cpu("it plays a GPU")
+def test_without_nvidia_smi_the_memory_of_a_row_is_still_the_gpus(monkeypatch, gpu):
+    """And not what this process holds of the machine's, a gigabyte or so."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(measure, "matmul_flops", lambda: 1e12)
+    monkeypatch.setattr(measure, "_in_a_process", lambda text, *settings: row(text, 10.0))
+    gpu(free=100.0, total=192.0, name="AMD Instinct MI300X")
+    config = weights.config_of("shape:smollm2-135m")
+    trainer = SimpleNamespace(model=SimpleNamespace(config=config), state=SimpleNamespace(log_history=[]))
+    assert measure.row(trainer, Recipe.named("post"), [1.0], [10])["memory_gb"] == 92.0
+    [result] = measure.run(["post"], rounds=1)
+    assert result["device"] == "AMD Instinct MI300X"

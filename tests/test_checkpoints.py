@@ -174,6 +174,93 @@ def test_torn_checkpoints_go_first(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-3"]
 
 
+@pytest.mark.parametrize(
+    "name", ["checkpoint-9-backup", "checkpoint-old", "checkpoint-", "checkpoint-9 (copy)", "checkpoint-9.d"]
+)
+def test_what_a_user_put_beside_the_checkpoints_is_neither_read_nor_removed(tmp_path, name, capsys):
+    for step in (4, 5):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        checkpoints.mark(tmp_path / f"checkpoint-{step}", data=1, seconds=0.0)
+    shutil.copytree(tmp_path / "checkpoint-4", tmp_path / name)
+    (tmp_path / "checkpoint-77").write_text("A file.")
+    os.utime(tmp_path / name / checkpoints.MARK, (0, 0))
+    assert checkpoints.last_whole(tmp_path) == tmp_path / "checkpoint-5" and not capsys.readouterr().out
+    checkpoints.keep_last(tmp_path, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["checkpoint-5", "checkpoint-77", name])
+
+
+def test_what_a_user_put_beside_the_checkpoints_makes_no_room_for_them(tmp_path, monkeypatch):
+    (tmp_path / "checkpoint-1-good").mkdir()
+    (tmp_path / "checkpoint-1-good" / "optimizer.pt").write_bytes(b"x" * 5_000)
+    model = torch.nn.Linear(10, 10, bias=False)  # 1,200 bytes a checkpoint
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "free")(2000))
+    with pytest.raises(CheckpointError, match="and 3 of them must fit"):
+        checkpoints.require_room(model, tmp_path, 2)
+    (tmp_path / "checkpoint-1-good").rename(tmp_path / "checkpoint-1")  # one that will be removed
+    checkpoints.require_room(model, tmp_path, 2)
+
+
+HOLDER = textwrap.dedent("""
+    import sys, time
+    from pathlib import Path
+    from cptlib import checkpoints
+
+    with checkpoints.alone_in(Path(sys.argv[1])):
+        print("holds", flush=True)
+        time.sleep(600)
+""")
+
+
+@pytest.fixture
+def hold():
+    """Starts a process that trains, as far as others can see, in a folder, and ends it when the test is over."""
+    holders = []
+
+    def start(run):
+        holders.append(subprocess.Popen([sys.executable, "-c", HOLDER, str(run)], stdout=subprocess.PIPE, text=True))
+        assert holders[0].stdout.readline() == "holds\n"
+        return holders[0]
+
+    yield start
+    for holder in holders:
+        holder.kill()
+        holder.communicate()
+
+
+def test_a_folder_that_another_process_trains_in_is_left_alone(start, recipe, hold, capsys):
+    with pytest.raises(MemoryError):
+        training.train(die_at(start(), 5), recipe)
+    run = Path("outputs") / recipe.run_name
+    (run / "checkpoint-5" / "optimizer.pt").write_bytes(b"half written")  # what it might be doing now
+    holder = hold(run)
+
+    def content():
+        return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+    before, trainer, callbacks = content(), start(), []
+    capsys.readouterr()
+    callbacks[:] = trainer.callback_handler.callbacks
+    with pytest.raises(CheckpointError, match=f"Another process is training in {run}") as refusal:
+        training.train(trainer, recipe)
+    assert "\n" not in str(refusal.value) and not capsys.readouterr().out
+    assert content() == before and trainer.state.global_step == 0 and trainer.callback_handler.callbacks == callbacks
+    holder.kill()  # leaves no lock behind
+    holder.wait()
+    assert training.train(trainer, recipe).global_step == 12
+
+
+def test_a_run_that_failed_in_this_process_holds_nothing(start, recipe, hold):
+    with pytest.raises(MemoryError):
+        training.train(die_at(start(), 1), recipe)
+    hold(Path("outputs") / recipe.run_name)
+
+
+def test_other_folders_are_trained_in_at_the_same_time(tmp_path, hold):
+    hold(tmp_path / "one")
+    with checkpoints.alone_in(tmp_path / "another"):
+        pass
+
+
 def test_other_documents_are_not_gone_on_with(start, recipe, documents):
     with pytest.raises(MemoryError):
         training.train(die_at(start(), 2), recipe)

@@ -223,6 +223,14 @@ def test_a_gradient_that_is_no_number_stops_the_run(make):
         trainer.train()
 
 
+def test_checking_again_adds_nothing(make):
+    trainer = make()
+    checks.preflight(trainer)
+    once = list(trainer.callback_handler.callbacks)
+    checks.preflight(trainer)
+    assert trainer.callback_handler.callbacks == once
+
+
 def test_float16_may_skip_its_first_steps(make):
     trainer = make()
     checks.stop_at_nan(trainer)

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 import cptlib
-from cptlib import checkpoints, commands, corpus
+from cptlib import checkpoints, commands, corpus, scoring
 from cptlib.errors import CptlibError, RecipeError
 from cptlib.export import held_out_digests
 
@@ -65,6 +65,14 @@ def test_generate_and_evaluate_read_a_saved_model(trained, call):
     assert json.loads(out)["held-out documents"]["perplexity"] == pytest.approx(
         result["perplexity"]["before"]["held-out documents"], rel=1e-4
     )
+
+
+def test_what_is_no_number_is_null_in_json(call, monkeypatch):
+    scores = {"a": scoring.Score(float("nan"), 5, 9), "b": scoring.Score(9e9, 5, 9)}
+    monkeypatch.setattr(scoring, "score_domains", lambda *given: scores)
+    code, out, _ = call("evaluate", "smoke", "--json")
+    measured = json.loads(out, parse_constant=pytest.fail)
+    assert code == 0 and measured["a"]["loss"] is measured["b"]["perplexity"] is None and measured["b"]["nats"] == 9e9
 
 
 def test_export_merges_and_the_result_evaluates_alike(trained, call, tmp_path):

@@ -89,15 +89,15 @@ def test_where_nothing_fits_it_says_what_it_would_take():
         machine.fit(A100, 8)
 
 
-def test_a_run_that_would_not_fit_is_refused_before_anything_is_loaded(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(memory, "available_gb", lambda: 15.0)
+def test_a_run_that_would_not_fit_is_refused_before_anything_is_loaded(gpu, monkeypatch):
+    gpu(free=14.5, total=15.0)
     monkeypatch.setattr(corpus, "read", None)
     monkeypatch.setattr(models, "load", None)
     with pytest.raises(DoesNotFit) as refusal:
         run.prepare(replace(A100, dtype="bfloat16"))
     nearest = "with 11.7 GB: replace(recipe, optimizer='adamw_8bit', gradient_checkpointing=True)"
-    assert f"needs about 27.1 GB, and there are 15.0 GB. The nearest that fits, {nearest}" in str(refusal.value)
+    there = "there are 15.0 GB to use of the GPU's 15.0 GB"
+    assert f"needs about 27.1 GB, and {there}. The nearest that fits, {nearest}" in str(refusal.value)
 
 
 # By config class: billions of weights of its default sizes (Gemma 3, Mistral 3, Llama 4: the part for text), trained
@@ -194,12 +194,24 @@ def test_running_out_of_memory_ends_in_a_sentence(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-def test_the_environment_holds_a_gpu_to_less(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: type("GPU", (), {"total_memory": 80 * memory.GB}))
-    assert memory.available_gb() == 80
-    monkeypatch.setenv("CPTLIB_GPU_GB", "15")
-    assert memory.available_gb() == 15
+@pytest.mark.parametrize(
+    ("counts", "there"),
+    [
+        ({"free": 13.25, "total": 80.0}, "14.0 GB to use of the GPU's 80.0 GB. The nearest that fits, with 11.7 GB"),
+        (
+            {"free": 3.25, "total": 47.5, "reserved": 42.0, "allocated": 32.0},
+            "14.0 GB to use of the GPU's 47.5 GB, beside 32.0 GB in this process's tensors. The nearest that fits",
+        ),
+    ],
+)
+def test_what_is_taken_already_is_not_there(gpu, monkeypatch, counts, there):
+    """By another process, or by a model that this one has: a second one comes beside it."""
+    monkeypatch.setenv("PATH", "")
+    gpu(**counts)
+    with pytest.raises(DoesNotFit, match=f"needs about 27.1 GB, and there are {there}"):
+        machine.require_memory(replace(A100, dtype="bfloat16"))
+    gpu(free=30.0, total=80.0, reserved=49.0, allocated=49.0)
+    machine.require_memory(replace(A100, dtype="bfloat16"))
 
 
 def test_the_estimate_needs_no_network_for_known_models():
@@ -208,10 +220,9 @@ def test_the_estimate_needs_no_network_for_known_models():
         weights.config_of("nobody/no-such-model")
 
 
-def test_what_training_would_not_fit_can_still_be_loaded_to_be_used(monkeypatch):
+def test_what_training_would_not_fit_can_still_be_loaded_to_be_used(gpu):
     """A merged 7B model in 16 bits, on a GPU of 22.5 GB: 14 GB of weights."""
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(memory, "available_gb", lambda: 22.5)
+    gpu(free=22.0, total=22.5)
     whole = replace(A100, dtype="bfloat16", load_in_4bit=False)
     assert models.load_arguments(whole)["load_in_4bit"] is False
     with pytest.raises(DoesNotFit):

@@ -366,7 +366,7 @@ def test_without_memory_for_a_second_model_it_is_said_that_they_were_not_compare
 
 @pytest.mark.cpu("it plays a small GPU")
 @pytest.mark.parametrize("form", ["adapter", "merged"])
-def test_a_saved_model_is_loaded_where_training_it_again_would_not_fit(form, smoke, tmp_path, monkeypatch):
+def test_a_saved_model_is_loaded_where_training_it_again_would_not_fit(form, smoke, tmp_path, monkeypatch, gpu):
     model, tokenizer, recipe = build("tied", smoke, tmp_path)
     save = {"adapter": export.save_adapter, "merged": export.save_merged}[form]
     folder = save(model, tokenizer, recipe, tmp_path / form)
@@ -377,8 +377,7 @@ def test_a_saved_model_is_loaded_where_training_it_again_would_not_fit(form, smo
         return base
 
     monkeypatch.setattr("unsloth.FastLanguageModel.from_pretrained", from_pretrained)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("cptlib.memory.available_gb", lambda: 0.1)
+    gpu(free=0.05, total=0.1)
     with pytest.raises(DoesNotFit):
         machine.require_memory(smoke)
     assert export.load(folder)[0].training is False

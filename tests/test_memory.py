@@ -8,7 +8,10 @@ import pytest
 from cptlib import memory
 from cptlib.memory import Memory, MemoryLog, Stage
 
-TWO = "0, GPU-aaa, Tesla T4, 1024, 15360\n1, GPU-bbb, NVIDIA A100-SXM4-40GB, 20480, 40960\n"
+TWO = "0, GPU-aaa, Tesla T4, 1024, 15360, [N/A]\\n1, GPU-bbb, Tesla T4, 2048, 15360, [N/A]\\n"
+UNLIKE = "0, GPU-aaa, Tesla T4, 1024, 15360, [N/A]\\n1, GPU-bbb, NVIDIA A100-SXM4-40GB, 20480, 40960, Disabled\\n"
+FIRST, SECOND = Memory("Tesla T4", 1.0, 15.0), Memory("Tesla T4", 2.0, 15.0)
+A100 = Memory("NVIDIA A100-SXM4-40GB", 20.0, 40.0)
 
 
 @pytest.fixture
@@ -22,39 +25,107 @@ def nvidia_smi(tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     return install
+
+
+@pytest.fixture
+def no_torch(monkeypatch):
+    """This process has not loaded torch, which alone knows its GPU for certain."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
 
 
 @pytest.mark.parametrize(
     ("visible", "expected"),
     [
-        (None, Memory("Tesla T4", 1.0, 15.0)),
-        ("1", Memory("NVIDIA A100-SXM4-40GB", 20.0, 40.0)),
-        ("1,0", Memory("NVIDIA A100-SXM4-40GB", 20.0, 40.0)),
-        ("GPU-bbb", Memory("NVIDIA A100-SXM4-40GB", 20.0, 40.0)),
+        (None, FIRST),
+        ("1", SECOND),
+        ("1,0", SECOND),
+        (" 1 , 0", SECOND),
+        ("GPU-bbb", SECOND),
+        ("GPU-b,GPU-a", SECOND),
         ("", None),
         ("-1", None),
         ("7", None),
+        ("NoDevFiles", None),
+        ("MIG-aaa", None),
+        ("MIG-GPU-aaa/1/0", None),
     ],
 )
-def test_the_gpu_of_this_process_is_read(nvidia_smi, monkeypatch, visible, expected):
+def test_before_torch_is_loaded_nvidia_smi_is_asked(nvidia_smi, no_torch, monkeypatch, visible, expected):
     nvidia_smi(TWO)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert memory.gpu_memory() == expected
 
 
-@pytest.mark.parametrize("output", ["0, GPU-aaa, Orin, [N/A], [N/A]\n", ""])
-def test_a_count_that_cannot_be_had_is_none(nvidia_smi, output):
+@pytest.mark.parametrize(
+    ("visible", "order", "expected"),
+    [("1", None, None), ("1", "FASTEST_FIRST", None), ("1", "PCI_BUS_ID", A100), ("GPU-bbb", None, A100)],
+)
+def test_the_number_of_one_of_unlike_gpus_is_not_nvidia_smis(
+    nvidia_smi, no_torch, monkeypatch, visible, order, expected
+):
+    nvidia_smi(UNLIKE)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    if order:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    assert memory.gpu_memory() == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [
+        ("WARNING: infoROM is corrupted at gpu 0000:3B:00.0\\n0, GPU-aaa, Tesla T4, 1024, 15360, [N/A]\\n", "Tesla T4"),
+        ("a, line, of, six, odd, fields\\n0, GPU-aaa, Tesla T4, 1024, 15360, [N/A]\\n", "Tesla T4"),
+        ("0, GPU-aaa, Graphics Device, rev. 2, 1024, 15360, Disabled\\n", "Graphics Device, rev. 2"),
+        ("0, GPU-aaa, NVIDIA GB10, [N/A], [N/A], [N/A]\\n", None),
+        ("0, GPU-aaa, NVIDIA A100-SXM4-40GB, 1024, 15360, Enabled\\n", None),  # in MIG slices: the count is of all
+        ("0, GPU-aaa, NVIDIA A100-SXM4-40GB, [Insufficient Permissions], 15360, Enabled\\n", None),
+        ("No devices were found\\n", None),
+        ("", None),
+    ],
+)
+def test_lines_that_are_no_row_are_passed_over(nvidia_smi, no_torch, output, name):
     nvidia_smi(output)
-    assert memory.gpu_memory() is None
+    assert memory.gpu_memory() == (name and Memory(name, 1.0, 15.0))
 
 
-def test_no_nvidia_smi_or_a_failing_one_is_none(nvidia_smi, monkeypatch):
+def test_no_nvidia_smi_or_a_failing_one_is_none(nvidia_smi, no_torch, monkeypatch):
     nvidia_smi("NVIDIA-SMI has failed because it could not communicate with the driver", status=9)
     assert memory.gpu_memory() is None
     monkeypatch.setenv("PATH", "")
     assert memory.gpu_memory() is None
+
+
+@pytest.mark.parametrize("visible", ["0", "MIG-aaa", "GPU-bbb", "3,1"])
+@pytest.mark.parametrize("output", [TWO, UNLIKE, "", "0, GPU-aaa, NVIDIA A100-SXM4-40GB, [N/A], [N/A], Enabled\\n"])
+def test_what_torch_knows_of_its_gpu_goes_before_nvidia_smi(nvidia_smi, monkeypatch, gpu, output, visible):
+    """A slice of a GPU (MIG), a GPU of AMD's, a container, any order of the GPUs."""
+    nvidia_smi(output)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    gpu(free=4.0, total=9.75, name="NVIDIA A100-SXM4-40GB MIG 2g.10gb")
+    assert memory.gpu_memory() == memory.probe() == Memory("NVIDIA A100-SXM4-40GB MIG 2g.10gb", 5.75, 9.75)
+
+
+@pytest.mark.cpu("it is about a torch that uses no GPU")
+def test_a_gpu_that_torch_does_not_use_is_not_this_processs(nvidia_smi):
+    nvidia_smi(TWO)
+    assert memory.gpu_memory() is None and memory.peak_gpu_gb() is None and memory.gpu_name() is None
+    assert memory.probe().device == "CPU"
+
+
+@pytest.mark.gpu
+def test_torch_and_nvidia_smi_count_alike():
+    import subprocess
+
+    import torch
+
+    uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+    query = ["nvidia-smi", f"--id={uuid}", "--query-gpu=name,memory.used", "--format=csv,noheader,nounits"]
+    found = memory.gpu_memory()
+    name, used = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().rsplit(", ", 1)
+    assert found.device == name and found.used_gb == pytest.approx(int(used) / 1024, abs=0.05)
 
 
 def test_process_memory_sees_an_allocation():
@@ -111,13 +182,19 @@ def test_the_log_needs_no_torch(monkeypatch, capsys):
     assert "start: " in capsys.readouterr().out
 
 
-def test_of_a_shared_gpu_this_process_is_counted_where_nvidia_smi_knows_it(nvidia_smi):
-    nvidia_smi(f"1, 900\n{os.getpid()}, 2048\n")
-    assert memory.gpu_process_gb() == 2.0
-    nvidia_smi("1, 900\n")
-    assert memory.gpu_process_gb() is None
+def test_of_a_shared_gpu_this_process_is_counted_where_nvidia_smi_knows_it(nvidia_smi, gpu):
+    gpu(free=5.0, total=15.0, uuid="5e-bb")
+    own = os.getpid()
+    nvidia_smi(f"GPU-5e-aa, {own}, 1024\\nGPU-5e-bb, 1, 900\\nGPU-5e-bb, {own}, 2048\\nGPU-5e-cc, {own}, 512\\n")
+    assert memory.gpu_process_gb() == 2.0 and memory.probe() == Memory("Tesla T4", 2.0, 15.0)
+    for unknown in (f"GPU-5e-aa, {own}, 1024\\n", f"GPU-5e-bb, {own}, [N/A]\\n", f"GPU-5e-bb, 1{own}, 9\\n", ""):
+        nvidia_smi(unknown)
+        assert memory.gpu_process_gb() is None and memory.probe() == Memory("Tesla T4", 10.0, 15.0)
+
+
+def test_without_torch_no_peak_is_known(nvidia_smi, no_torch):
     nvidia_smi(TWO)
-    assert memory.probe() == Memory("Tesla T4", 1.0, 15.0)
+    assert memory.gpu_process_gb() is None and memory.peak_gpu_gb() is None and memory.probe() == FIRST
 
 
 def test_a_machine_without_a_gpu_cannot_be_held_to_less(monkeypatch):
@@ -128,15 +205,50 @@ def test_a_machine_without_a_gpu_cannot_be_held_to_less(monkeypatch):
 def test_free_memory_is_the_machines_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=3 * memory.GB, total=9 * memory.GB))
-    assert memory.free_gb() == 3.0
+    assert memory.free_gb() == 3.0 and memory.held_gb() == 0.0
 
 
 @pytest.mark.parametrize(("limit", "free"), [("", 11.0), ("8", 3.0)])
-def test_free_memory_of_a_gpu_counts_torchs_spare_blocks_and_ends_at_the_limit(monkeypatch, limit, free):
+def test_free_memory_of_a_gpu_counts_torchs_spare_blocks_and_ends_at_the_limit(monkeypatch, gpu, limit, free):
+    gpu(free=10, total=20, reserved=6, allocated=5)
     monkeypatch.setenv("CPTLIB_GPU_GB", limit)
+    assert memory.free_gb() == free and memory.held_gb() == 5.0
+
+
+@pytest.mark.parametrize(
+    ("counts", "own", "limit", "available"),
+    [
+        ({"free": 14.25, "total": 15.0}, None, "", 15.0),  # nobody else's: CUDA's own share is this process's
+        ({"free": 4.0, "total": 15.0}, None, "", 4.0 + memory.CUDA_GB),  # a forgotten notebook has the rest
+        ({"free": 4.0, "total": 15.0, "reserved": 6.0, "allocated": 2.0}, None, "", 10.0 + memory.CUDA_GB),
+        ({"free": 4.0, "total": 15.0, "reserved": 6.0, "allocated": 2.0}, 6.5, "", 10.5),
+        ({"free": 60.0, "total": 80.0}, 0.5, "24", 24.0),
+        ({"free": 9.0, "total": 80.0}, 0.5, "24", 9.5),
+    ],
+)
+def test_what_a_process_may_use_is_what_is_free_and_what_it_holds(
+    nvidia_smi, monkeypatch, gpu, counts, own, limit, available
+):
+    gpu(**counts)
+    nvidia_smi(f"GPU-5e-aa, {os.getpid()}, {int(own * 1024)}\\n" if own else "")
+    monkeypatch.setenv("CPTLIB_GPU_GB", limit)
+    assert memory.available_gb() == available
+
+
+def test_garbage_is_not_held(monkeypatch):
+    """unsloth's models refer to themselves: only the garbage collector frees them."""
+
+    class Model:
+        def __init__(self):
+            self.me, there[0] = self, 7 * memory.GB
+
+        def __del__(self):
+            there[0] = 0
+
+    there = [0]
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(total_memory=20 * memory.GB))
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (10 * memory.GB, 20 * memory.GB))
-    monkeypatch.setattr("torch.cuda.memory_reserved", lambda: 6 * memory.GB)
-    monkeypatch.setattr("torch.cuda.memory_allocated", lambda: 5 * memory.GB)
-    assert memory.free_gb() == free
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda: there[0])
+    model = Model()
+    assert memory.held_gb() == 7.0
+    del model
+    assert memory.held_gb() == 0.0

@@ -2,12 +2,11 @@ import json
 import math
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
 
-from cptlib import corpus, machine, memory
+from cptlib import corpus, machine
 from cptlib.machine import _for_gpu
 from cptlib.recipe import OPTIMIZERS, RECIPES, Recipe
 
@@ -183,10 +182,10 @@ def test_a_gpu_gets_the_recipe_that_fits(gb, bf16, name):
 @pytest.mark.parametrize(
     ("gb", "name", "why"),
     [
-        (13.9, "gpu12", "has 14 GB of memory; a 7B model needs about 10.1 with rank 64"),
-        (11.6, "gpu12", "has 12 GB of memory; a 7B model needs about 10.1 with rank 64"),
+        (13.9, "gpu12", "has 14 GB of memory to use; a 7B model needs about 10.1 with rank 64"),
+        (11.6, "gpu12", "has 12 GB of memory to use; a 7B model needs about 10.1 with rank 64"),
         (9.8, "gpu8", "about 6.5 with rank 32 and embeddings that stay as they are"),
-        (7.75, "gpu8", "has 8 GB of memory; a 7B model needs about 6.5 with rank 32"),
+        (7.75, "gpu8", "has 8 GB of memory to use; a 7B model needs about 6.5 with rank 32"),
         (
             5.8,
             "laptop",
@@ -194,16 +193,32 @@ def test_a_gpu_gets_the_recipe_that_fits(gb, bf16, name):
         ),
     ],
 )
-def test_a_small_card_gets_the_7b_model_with_less_to_train_and_the_true_reason(gb, name, why, monkeypatch):
-    card = SimpleNamespace(name="Some GPU", major=8, total_memory=gb * memory.GB)
-    monkeypatch.delenv("CPTLIB_GPU_GB", raising=False)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
+def test_a_small_card_gets_the_7b_model_with_less_to_train_and_the_true_reason(gb, name, why, gpu, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    gpu(free=gb, total=gb)
     recipe = machine.recipe()
     assert recipe.name == name and why in recipe.why
     if name != "laptop":
         assert machine.estimated(recipe).gb * 1.1 <= gb and recipe.model == Recipe.named("t4").model
         assert replace(recipe, why="") == Recipe.named(name)
+
+
+@pytest.mark.parametrize(
+    ("counts", "name", "said"),
+    [
+        ({"free": 14.5, "total": 14.75}, "t4", "the Tesla T4 has 15 GB of memory to use"),
+        ({"free": 78.5, "total": 79.0}, "a100", "the Tesla T4 has 79 GB of memory to use"),
+        ({"free": 20.0, "total": 79.0}, "t4", "the Tesla T4 has 21 GB of memory to use"),
+        ({"free": 5.0, "total": 14.75}, "laptop", "the Tesla T4 has 6 GB of memory to use"),
+        # the same as before this process had a model: what it holds, it can let go
+        ({"free": 1.0, "total": 14.75, "reserved": 13.0, "allocated": 12.0}, "t4", "has 15 GB of memory to use"),
+    ],
+)
+def test_a_gpu_that_others_use_gets_the_recipe_that_fits_beside_them(gpu, monkeypatch, counts, name, said):
+    monkeypatch.setenv("PATH", "")
+    gpu(**counts)
+    recipe = machine.recipe()
+    assert recipe.name == name and said in recipe.why
 
 
 def test_recipes_are_frozen_and_replaceable():

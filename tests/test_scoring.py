@@ -19,6 +19,12 @@ def test_the_measures():
     assert score.bits_per_byte == pytest.approx(0.5)
 
 
+def test_a_loss_beyond_all_measure_is_a_perplexity_still():
+    assert Score(nats=8000.0, tokens=10, bytes=40).perplexity == math.inf
+    assert Score(nats=math.inf, tokens=10, bytes=40).perplexity == math.inf
+    assert math.isnan(Score(nats=math.nan, tokens=10, bytes=40).perplexity)
+
+
 def test_a_model_that_knows_nothing_chooses_among_the_vocabulary(tiny):
     model, tokenizer = tiny
     torch.nn.init.zeros_(model.get_output_embeddings().weight)

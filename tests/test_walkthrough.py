@@ -1,4 +1,5 @@
 import base64
+import os
 import re
 
 import nbformat
@@ -44,12 +45,15 @@ def test_a_run_keeps_what_the_notebook_asks_of_colab_and_drops_the_rest():
     assert content.metadata == {"kernelspec": METADATA["kernelspec"]}
 
 
-def test_a_run_held_to_less_memory_says_so(monkeypatch):
-    monkeypatch.setattr(walkthrough.memory, "gpu_memory", lambda: walkthrough.memory.Memory("GPU", 2.0, 80.0))
-    monkeypatch.delenv("CPTLIB_GPU_GB", raising=False)
-    assert walkthrough._record(1.0)["device"] == "GPU"
+def test_a_run_says_where_it_was(monkeypatch, gpu):
+    monkeypatch.setenv("PATH", "")  # no nvidia-smi, as with a GPU of AMD's, or in many containers
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5e-aa")
+    gpu(free=9.0, total=9.75, name="AMD Instinct MI300X")
+    assert walkthrough._record(1.0)["device"] == "AMD Instinct MI300X"
     monkeypatch.setenv("CPTLIB_GPU_GB", "15")
-    assert walkthrough._record(1.0)["device"] == "GPU, held to 15 GB"
+    assert walkthrough._record(1.0)["device"] == "AMD Instinct MI300X, held to 15 GB"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert walkthrough._record(1.0)["device"] == f"{os.cpu_count()} CPU cores, no GPU"
 
 
 def test_figures_are_sharp_and_keep_their_descriptions(tmp_path):

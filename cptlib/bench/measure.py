@@ -7,6 +7,7 @@ drifts on the machine meets all recipes alike.
 import contextlib
 import io
 import json
+import math
 import os
 import random
 import subprocess
@@ -21,6 +22,7 @@ from cptlib import hints, memory, shapes
 from cptlib.bench import baseline
 from cptlib.bench.clock import now, watch
 from cptlib.device import best_dtype, device_of
+from cptlib.errors import MeasurementError
 from cptlib.recipe import SHAPE, Recipe
 from cptlib.run import Run, prepare
 from cptlib.weights import config_of, resolve
@@ -51,7 +53,7 @@ def run(
     much GPU memory. A measurement that fails is a row with `error`, the last line it wrote.
     """
     result: dict[str, Any] = {
-        "device": memory.probe().device,
+        "device": memory.gpu_name() or "CPU",
         "date": date.today().isoformat(),
         "versions": _versions(),
         "shape": shape,
@@ -213,6 +215,8 @@ def _loss(trainer: "hints.Trainer", batches: list[dict[str, Any]]) -> float:
         with torch.no_grad(), trainer.compute_loss_context_manager():
             loss = trainer.model(**{name: part.to(device_of(trainer.model)) for name, part in batch.items()}).loss
         nats, tokens = nats + loss.item() * predicted, tokens + predicted
+    if not math.isfinite(nats):
+        raise MeasurementError(f"The held-out loss is {nats}: lower the learning rate, or use bfloat16 or float32.")
     return nats / tokens
 
 

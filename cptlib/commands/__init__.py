@@ -48,7 +48,8 @@ def _call(
     with redirect_stdout(sys.stderr) if json else nullcontext():
         result = command(*bound.args, **bound.kwargs)
     if json and result is not None:
-        print(_json.dumps(result, ensure_ascii=False, default=str))
+        plain = _json.loads(_json.dumps(result, default=str), parse_constant=lambda name: None)  # JSON knows no NaN
+        print(_json.dumps(plain, ensure_ascii=False))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
