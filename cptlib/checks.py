@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cptlib import attention
+from cptlib import attention, tokens
 from cptlib.device import autocast
 from cptlib.errors import PreflightError
 
@@ -96,9 +96,10 @@ def eos_is_learned(trainer, rows: int = 4) -> Finding:
     eos, allowed, problem = trainer.processing_class.eos_token_id, getattr(trainer, "open_pieces", 0), None
     batch = [(np.array(ids), labels) for ids, labels in _documents(trainer, rows)]
     documents = enumerate(_all_documents(trainer.train_dataset))
+    begin = len(tokens.opening(trainer.processing_class))  # BOS may be the same token as EOS
     for number, ids in itertools.chain(documents, enumerate(ids for ids, _ in batch)):
-        if (inside := np.flatnonzero(ids[:-1] == eos)).size:
-            problem = f"document {number} has EOS ({eos}) in its middle, at token {inside[0]}"
+        if (inside := np.flatnonzero(ids[begin:-1] == eos)).size:
+            problem = f"document {number} has EOS ({eos}) in its middle, at token {begin + inside[0]}"
     endless = [(n, ids[-1]) for n, ids in enumerate(_all_documents(trainer.train_dataset)) if ids[-1] != eos]
     if len(endless) > allowed:
         number, last = endless[0]
