@@ -24,7 +24,7 @@ def encode(texts: Sequence[str], tokenizer, ends: Sequence[bool] | None = None) 
     ends = [True] * len(texts) if ends is None else ends
     marked = [end and eos != "" and text.endswith(eos) for text, end in zip(texts, ends, strict=True)]
     bodies = [text.removesuffix(eos) if mark else text for text, mark in zip(texts, marked, strict=True)]
-    ids = tokenizer(bodies, **PLAIN)["input_ids"]
+    ids = tokenizer(bodies, **PLAIN)["input_ids"] if bodies else []
     return [begin + body + [tokenizer.eos_token_id] * mark for body, mark in zip(ids, marked, strict=True)]
 
 

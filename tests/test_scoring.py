@@ -46,9 +46,10 @@ def test_long_texts_are_read_in_windows(tiny):
     assert score.tokens == sum(len(window) - 1 for window in windows)
 
 
-def test_nothing_to_evaluate_is_said(tiny):
+@pytest.mark.parametrize("texts", [["", "x"], []])
+def test_nothing_to_evaluate_is_said(tiny, texts):
     with pytest.raises(ValueError, match="no text to evaluate"):
-        scoring.score(*tiny, ["", "x"])
+        scoring.score(*tiny, texts)
 
 
 DIGEST = "f97f97e69363dca61396ba172b80593a50b2bb709f93f51d94c5f318da70a1ac"  # every number measured so far rests on these texts

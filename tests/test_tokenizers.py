@@ -25,9 +25,14 @@ SCRIPTS = ["The fox ran.", "从前有一个小女孩，她住在海边。", "Ж�
 SCRIPTS += ["👩‍👩‍👧‍👦 😀 é", "  two blanks first"]
 
 
+def beginning(tokenizer):
+    """BOS where the tokenizer adds it: of what it makes of no text the first token; one kind adds EOS as well."""
+    return tokenizer("")["input_ids"][:1]
+
+
 def texts_of(ids, tokenizer):
     """The text of each row of ids, without what was put before it and EOS behind it."""
-    begin, rows = len(tokens.opening(tokenizer)), []
+    begin, rows = len(beginning(tokenizer)), []
     for row in ids:
         body = row[begin:-1] if row[-1] == tokenizer.eos_token_id else row[begin:]
         rows.append(tokenizer.decode(body, clean_up_tokenization_spaces=False))
@@ -41,7 +46,7 @@ def test_every_document_begins_once_ends_once_and_is_whole(any_tokenizer, marked
         documents = corpus.add_eos(corpus.add_eos(documents, any_tokenizer), any_tokenizer)
     rows = corpus.tokenize(documents, any_tokenizer, 100)
     ids, ends = rows["input_ids"][:], rows["ends"][:]
-    begin, eos = tokens.opening(any_tokenizer), any_tokenizer.eos_token_id
+    begin, eos = beginning(any_tokenizer), any_tokenizer.eos_token_id
     assert ends.count(True) == len(TEXTS) < len(ids)
     assert max(map(len, ids)) <= 100
     assert [row[-1] == eos for row in ids] == ends
@@ -58,6 +63,14 @@ def test_the_name_of_eos_at_the_end_of_a_piece_that_goes_on_is_text(any_tokenize
     first, last = corpus.tokenize(pieces, any_tokenizer, 64)["input_ids"][:]
     assert any_tokenizer.eos_token_id not in first[1:] and last[-1] == any_tokenizer.eos_token_id
     assert any_tokenizer.decode(first).endswith("He wrote </s>")
+
+
+def test_no_row_is_too_long_for_names_of_control_tokens(any_tokenizer):
+    """They take several tokens each, also where the name of EOS ends a piece that goes on."""
+    pieces = Dataset.from_dict({"text": ["Struck <s>out</s>, " * 30 + "</s>", "<pad>" * 50], "ends": [False, True]})
+    for length in range(16, 32):
+        rows = corpus.tokenize(pieces, any_tokenizer, length)["input_ids"]
+        assert length - 8 < max(map(len, rows)) <= length
 
 
 def test_a_row_is_filled_as_far_as_it_goes(any_tokenizer):
@@ -90,7 +103,7 @@ def test_the_checks_pass_and_the_loss_counts_each_eos(trainer, any_tokenizer):
     eos, rows = any_tokenizer.eos_token_id, trainer.train_dataset
     batch = trainer.data_collator([rows[n] for n in range(len(rows))])
     labels = batch["labels"]
-    assert (labels == eos).sum() == len(TEXTS) + (len(rows) if tokens.opening(any_tokenizer) == [eos] else 0)
+    assert (labels == eos).sum() == len(TEXTS) + (len(rows) if beginning(any_tokenizer) == [eos] else 0)
     assert math.isfinite(trainer.train().training_loss)
 
 
@@ -136,7 +149,7 @@ def test_who_masks_eos_where_it_is_the_padding_and_that_the_check_sees_it(traine
 
 @pytest.mark.parametrize("length", [4, 7, 512])
 def test_the_bytes_are_the_texts_own_whatever_the_window(tiny, any_tokenizer, length):
-    model, begin = tiny[0].eval(), len(tokens.opening(any_tokenizer))
+    model, begin = tiny[0].eval(), len(beginning(any_tokenizer))
     for text in SCRIPTS:
         score = scoring.score(model, any_tokenizer, [text, text + "</s>"], length)
         ids = tokens.encode([text, text + "</s>"], any_tokenizer)
