@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cptlib import attention, hints, shapes
+from cptlib import attention, hints, shapes, tokens
 from cptlib.device import autocast
 from cptlib.errors import PreflightError
 
@@ -59,8 +59,7 @@ def ids_fit(trainer: "hints.Trainer", rows: int = 0) -> Finding:
         "every token has a row in the embedding",
         f"the tokenizer's largest id is {largest}, the embedding has {size} rows" if largest >= size else None,
         "Training would stop with an index error, on a GPU one that names neither token nor line.",
-        "Use the tokenizer that belongs to the model, or call model.resize_token_embeddings(len(tokenizer)) before "
-        "the adapters are added.",
+        "Use the model's own tokenizer, or call model.resize_token_embeddings(len(tokenizer)) before adapters are added.",
     )
 
 
@@ -97,9 +96,10 @@ def eos_is_learned(trainer: "hints.Trainer", rows: int = 4) -> Finding:
     eos, allowed, problem = trainer.processing_class.eos_token_id, getattr(trainer, "open_pieces", 0), None
     batch = [(np.array(ids), labels) for ids, labels in _documents(trainer, rows)]
     documents = enumerate(_all_documents(trainer.train_dataset))
+    begin = len(tokens.opening(trainer.processing_class))  # BOS may be the same token as EOS
     for number, ids in itertools.chain(documents, enumerate(ids for ids, _ in batch)):
-        if (inside := np.flatnonzero(ids[:-1] == eos)).size:
-            problem = f"document {number} has EOS ({eos}) in its middle, at token {inside[0]}"
+        if (inside := np.flatnonzero(ids[begin:-1] == eos)).size:
+            problem = f"document {number} has EOS ({eos}) in its middle, at token {begin + inside[0]}"
     endless = [(n, ids[-1]) for n, ids in enumerate(_all_documents(trainer.train_dataset)) if ids[-1] != eos]
     if len(endless) > allowed:
         number, last = endless[0]

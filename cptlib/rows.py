@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cptlib import hints
+from cptlib import hints, tokens
 from cptlib.errors import CorpusError
 from cptlib.recipe import Recipe
 
@@ -35,7 +35,7 @@ def cut(dataset: Documents, tokenizer: "hints.Tokenizer", max_length: int) -> Do
     together are the document, to the letter. Raises CorpusError where a row has no room for text.
     """
     eos = tokenizer.eos_token or ""
-    room = max_length - 1 - len(tokenizer("")["input_ids"])
+    room = max_length - 1 - len(tokens.opening(tokenizer))
     if room < 1:
         raise CorpusError(f"A row of {max_length} tokens has no room for text beside BOS and EOS: raise max_length.")
 
@@ -43,7 +43,7 @@ def cut(dataset: Documents, tokenizer: "hints.Tokenizer", max_length: int) -> Do
         ends = rows.get("ends") or [True] * len(rows["text"])
         out: dict[str, list[Any]] = {"text": [], "ends": []}
         for text, end in zip(rows["text"], ends, strict=True):
-            body = text.removesuffix(eos)
+            body = text.removesuffix(eos) if end else text
             parts = list(_pieces(body, tokenizer, room)) or [""]
             parts[-1] += text[len(body) :]  # an EOS that is there already has its place in the row
             out["text"] += parts
@@ -58,7 +58,7 @@ def _pieces(text: str, tokenizer: "hints.Tokenizer", room: int) -> Iterator[str]
     start, window = 0, 8 * room
     while start < len(text):
         head = text[start : start + window]
-        places = tokenizer(head, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        places = tokenizer(head, return_offsets_mapping=True, **tokens.PLAIN)["offset_mapping"]
         if len(places) > room:
             piece = _longest_piece(head, places[:room], tokenizer)
         elif start + window < len(text):  # tokens of more than 8 characters on average
@@ -74,40 +74,39 @@ def _longest_piece(text: str, places: list[tuple[int, int]], tokenizer: "hints.T
     """The longest that ends well and takes no more tokens than `places`; alone it may take more than within its text."""
     for _, end in reversed(places):
         piece = text[: cut_before(text, max(end, 1))]
-        if len(tokenizer(piece, add_special_tokens=False)["input_ids"]) <= len(places):
+        if len(tokenizer(piece, **tokens.PLAIN)["input_ids"]) <= len(places):
             return piece
     return text[:1]
 
 
 def add_eos(dataset: Documents, tokenizer: "hints.Tokenizer") -> Documents:
-    """Each document with the end-of-sequence token after it, exactly once: how a model learns to stop.
+    """Each document with the end-of-sequence token's name after it, exactly once: how a model learns to stop.
 
-    A row whose `ends` is False is a piece of a document that goes on, and gets none. Raises CorpusError where a document
-    has the token within its text, since it would teach stopping there, and where the tokenizer has no such token.
+    A row whose `ends` is False is a piece of a document that goes on, and gets none. The name within a text stays, and
+    `tokenize` reads it as text. Raises CorpusError where the tokenizer has no such token.
     """
     eos = tokenizer.eos_token
     if eos is None:
         raise CorpusError("The tokenizer has no end-of-sequence token, so no document could end: set its eos_token.")
-
-    def mark(row: dict[str, Any], index: int) -> dict[str, str]:
-        text = row["text"].removesuffix(eos)
-        if eos in text:
-            raise CorpusError(f"Document {index} has {eos} at character {text.index(eos)}: take it out of the text.")
-        return {"text": text + eos if row.get("ends", True) else text}
-
-    return dataset.map(mark, with_indices=True)
+    return dataset.map(
+        lambda row: {"text": row["text"].removesuffix(eos) + eos if row.get("ends", True) else row["text"]}
+    )
 
 
 def tokenize(dataset: Documents, tokenizer: "hints.Tokenizer", max_length: int) -> Documents:
     """The rows of token ids to train on: a Dataset with the columns `input_ids` (lists of at most max_length) and `ends`.
 
     Nothing is lost: documents longer than a row are cut, where a trainer would drop what does not fit; and every document
-    ends with EOS, pieces of one that goes on do not, whatever the trainer would do to a text (TRL's adds an EOS to each,
-    unsloth's on a GPU to none).
+    ends with EOS, pieces of one that goes on do not, whatever the tokenizer adds and the trainer would do to a text (TRL's
+    adds an EOS to each, unsloth's on a GPU to none). The names of control tokens in a text are text (`tokens.encode`).
+    Raises CorpusError where there is no EOS, no room in a row, or no way to read such a name as text.
     """
+    tokens.require_plain(dataset["text"], tokenizer)
     pieces = add_eos(cut(dataset, tokenizer, max_length), tokenizer)
     return pieces.map(
-        lambda rows: {"input_ids": tokenizer(rows["text"])["input_ids"]}, batched=True, remove_columns="text"
+        lambda rows: {"input_ids": tokens.encode(rows["text"], tokenizer, rows["ends"])},
+        batched=True,
+        remove_columns="text",
     )
 
 
@@ -141,7 +140,7 @@ class Statistics:
 
 def statistics(dataset: "hints.Dataset", tokenizer: "hints.Tokenizer", recipe: Recipe) -> Statistics:
     """Token counts of `dataset["text"]`, and what padding or packing makes of them under `recipe`."""
-    lengths = [len(ids) for ids in tokenizer(list(dataset["text"]))["input_ids"]]
+    lengths = [len(ids) for ids in tokens.encode(dataset["text"][:], tokenizer)]
     row = recipe.max_length
     pieces = [size for length in lengths for size in [row] * (length // row) + [length % row] * (length % row > 0)]
     batches = [pieces[i : i + recipe.micro_batch] for i in range(0, len(pieces), recipe.micro_batch)]

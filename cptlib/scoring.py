@@ -2,9 +2,10 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cptlib import hints, style
+from cptlib import hints, style, tokens
 from cptlib.device import autocast, device_of
 from cptlib.errors import CorpusError
 from cptlib.paths import DOMAINS_FILE
@@ -12,11 +13,13 @@ from cptlib.paths import DOMAINS_FILE
 
 @dataclass(frozen=True)
 class Score:
-    """Sums over the predicted tokens of a text: nats (negative log-likelihood), tokens, and the bytes they stand for."""
+    """Sums over texts. nats: negative log-likelihood of the predicted tokens; tokens: how many these are; bytes: of the
+    texts in UTF-8; unpredicted: tokens of the texts with nothing before them to be predicted from."""
 
     nats: float
     tokens: int
     bytes: int
+    unpredicted: int = 0
 
     @property
     def loss(self) -> float:
@@ -33,35 +36,42 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits to encode a byte of the text. Unlike perplexity, comparable between models of different vocabularies."""
-        return self.nats / math.log(2) / self.bytes
+        """Bits to encode a byte of the text, its unpredicted tokens taken to be as hard as the others. Unlike perplexity,
+        comparable between models of different vocabularies."""
+        return self.loss / math.log(2) * (self.tokens + self.unpredicted) / self.bytes
 
 
-def score(model: "hints.Module", tokenizer: "hints.Tokenizer", texts: list[str], max_length: int = 512) -> Score:
+def score(model: "hints.Module", tokenizer: "hints.Tokenizer", texts: Sequence[str], max_length: int = 512) -> Score:
     """Score `texts`, each predicted from its own beginning, in windows of `max_length` tokens.
 
     One window at a time, so the logits take max_length × vocabulary numbers and no more. An EOS at the end of a text
-    is predicted like any token. The first token of a window is not predicted and not counted. The model must be in
-    inference mode. Raises CorpusError where no text has two tokens.
+    is predicted like any token, and is no byte of it. The first token of a window is not predicted. The model must be in
+    inference mode. Raises CorpusError where no text has two tokens, or as `tokens.require_plain` does.
     """
-    windows = [
-        _score_window(model, tokenizer, ids[start : start + max_length])
-        for ids in tokenizer(list(texts))["input_ids"]
-        for start in range(0, len(ids) - 1, max_length)
-    ]
+    tokens.require_plain(texts, tokenizer)
+    rows = tokens.encode(texts, tokenizer)
+    windows = [ids[start : start + max_length] for ids in rows for start in range(0, len(ids) - 1, max_length)]
     if not windows:
         raise CorpusError("There is no text to evaluate: every one has fewer than two tokens.")
-    return Score(*(sum(getattr(window, field) for window in windows) for field in ("nats", "tokens", "bytes")))
+    predicted = sum(len(window) - 1 for window in windows)
+    begun = len(rows) * bool(tokens.opening(tokenizer))  # BOS is not predicted either, and is no token of the text
+    eos = tokenizer.eos_token or ""
+    return Score(
+        nats=sum(_nats(model, window) for window in windows),
+        tokens=predicted,
+        bytes=sum(len(text.removesuffix(eos).encode()) for text in texts),
+        unpredicted=sum(map(len, rows)) - begun - predicted,
+    )
 
 
-def _score_window(model: "hints.Module", tokenizer: "hints.Tokenizer", ids: list[int]) -> Score:
+def _nats(model: "hints.Module", ids: list[int]) -> float:
+    """The negative log-likelihood of all ids but the first, summed."""
     import torch
 
     row = torch.tensor([ids], device=device_of(model))
     with torch.no_grad(), autocast(model):
         logits = model(input_ids=row).logits
-    nats = torch.nn.functional.cross_entropy(logits[0, :-1].float(), row[0, 1:], reduction="sum").item()
-    return Score(nats, len(ids) - 1, len(tokenizer.decode(ids[1:], skip_special_tokens=True).encode()))
+    return torch.nn.functional.cross_entropy(logits[0, :-1].float(), row[0, 1:], reduction="sum").item()
 
 
 def domains(held_out: list[str]) -> dict[str, list[str]]:

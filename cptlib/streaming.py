@@ -1,5 +1,6 @@
 """Print text while a model generates it, wrapped to a width."""
 
+import math
 import re
 import sys
 import threading
@@ -10,7 +11,7 @@ from queue import SimpleQueue
 
 from wcwidth import iter_graphemes, wcswidth
 
-from cptlib import hints
+from cptlib import hints, tokens
 from cptlib.device import autocast, device_of
 
 # Of what a model's generation_config may hold, these would make another token than the likeliest win.
@@ -20,13 +21,14 @@ GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size":
 @dataclass(frozen=True)
 class Generation:
     """What `stream` made. prompt, text: before and after the join. new_tokens: EOS included. seconds: to generate them.
-    ended: the model ended by itself, with EOS."""
+    ended: the model ended by itself, with EOS. full: it stopped at the last of the model's positions."""
 
     prompt: str
     text: str
     new_tokens: int
     seconds: float
     ended: bool
+    full: bool = False
 
     @property
     def tokens_per_second(self) -> float:
@@ -34,7 +36,8 @@ class Generation:
         return self.new_tokens / self.seconds
 
     def __str__(self) -> str:
-        end = "ended by itself (EOS)" if self.ended else "stopped at the length limit"
+        limit = "model's last position" if self.full else "length limit"
+        end = "ended by itself (EOS)" if self.ended else f"stopped at the {limit}"
         return f"{self.new_tokens} tokens in {self.seconds:.1f} s, {self.tokens_per_second:.1f} tokens/s; {end}"
 
 
@@ -173,16 +176,19 @@ def stream(
 ) -> Generation:
     """Continue `prompt` with at most `new_tokens` tokens, printing words as they come; an empty one starts from BOS.
 
+    It stops where the model's positions end: beyond them a model writes noise.
+
     temperature 0 takes the likeliest token each time; above 0 it samples, the same text for the same seed, within the
     top_k, top_p and penalties of the model's generation_config. The caller's random numbers stay as they are. `generate`
     runs in a thread of its own and puts text into a queue, from which this one prints. An error in that thread is
     raised here; interrupting stops it. The model must be in inference mode (`FastLanguageModel.for_inference`).
-    Raises ValueError where the prompt is empty and the tokenizer has no BOS.
+    Raises ValueError where the prompt is empty and the tokenizer has no BOS, and where it takes all positions.
     """
     import torch
     from transformers import StoppingCriteriaList
 
     prompt_ids = torch.tensor([_ids_of(prompt, tokenizer)], device=device_of(model))
+    room = _room(model, prompt_ids.shape[1])
     sampling = {"do_sample": True, "temperature": temperature} if temperature else GREEDY
     pieces, stop, result = TextQueue(tokenizer), threading.Event(), {}
 
@@ -198,7 +204,7 @@ def stream(
                     input_ids=prompt_ids,
                     attention_mask=torch.ones_like(prompt_ids),
                     **sampling,
-                    max_new_tokens=new_tokens,
+                    max_new_tokens=min(new_tokens, room),
                     use_cache=True,
                     streamer=pieces,
                     stopping_criteria=StoppingCriteriaList([interrupted]),
@@ -217,14 +223,27 @@ def stream(
     if "error" in result:
         raise result["error"]
     ids = result["ids"][0, prompt_ids.shape[1] :].tolist()
-    return Generation(prompt, text, len(ids), time.perf_counter() - started, _ends_with_eos(ids, model, tokenizer))
+    seconds, ended = time.perf_counter() - started, _ends_with_eos(ids, model, tokenizer)
+    return Generation(prompt, text, len(ids), seconds, ended, full=not ended and len(ids) == room < new_tokens)
 
 
 def _ids_of(prompt: str, tokenizer: "hints.Tokenizer") -> list[int]:
-    ids = tokenizer(prompt)["input_ids"]
+    """What the tokenizer puts before the prompt, once, and the prompt; no EOS, with which some tokenizers would end it."""
+    begin, ids = tokens.opening(tokenizer), tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    ids = ids if ids[: len(begin)] == begin else begin + ids
     if not ids and tokenizer.bos_token_id is None:
         raise ValueError("The prompt is empty, and this tokenizer has no token to begin with (BOS): give it some text.")
     return ids or [tokenizer.bos_token_id]
+
+
+def _room(model: "hints.Model", taken: int) -> float:
+    """How many of the model's positions are left after `taken` of them; without end where it has no such limit."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+    if taken >= positions:
+        raise ValueError(
+            f"The prompt has {taken:,} tokens and the model knows {positions:,} positions: shorten the prompt."
+        )
+    return positions - taken
 
 
 def _print_wrapped(prompt: str, pieces: Iterable[str], width: int) -> str:

@@ -6,6 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the cores to others
 os.environ.pop("CPTLIB_RECIPE", None)
 
+import functools
 import gzip
 import json
 import sys
@@ -88,26 +89,39 @@ def tokenizer(tiny):
     return tiny[1]
 
 
-@pytest.fixture(
-    scope="session", params=["byte-level", "byte-level with BOS", "SentencePiece", "SentencePiece with BOS"]
-)
+CONTROL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+TOKENIZERS = {  # whose: bytes or SentencePiece, what goes around a text, and its own control tokens
+    "SmolLM2's": ("byte_level", "$0", {}),
+    "Qwen's": ("byte_level", "$0", {"pad_token": "</s>", "bos_token": None}),
+    "Llama 3's": ("byte_level", "<s> $0", {"pad_token": None}),
+    "OPT's": ("byte_level", "</s> $0", {"bos_token": "</s>"}),
+    "a SentencePiece without BOS": ("sentencepiece", "$0", {}),
+    "Mistral's": ("sentencepiece", "<s> $0", {}),
+    "one that adds EOS itself": ("sentencepiece", "<s> $0 </s>", {}),
+}
+
+
+@pytest.fixture(params=TOKENIZERS)
 def any_tokenizer(request):
     """A tokenizer of each kind that models come with; `tiny` has embeddings for all of its ids."""
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = sentencepiece() if "SentencePiece" in request.param else byte_level()
-    if "BOS" in request.param:
-        tokenizer.post_processor = processors.TemplateProcessing("<s> $0", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    kind, around, own = TOKENIZERS[request.param]
+    tokenizer = Tokenizer.from_str({"byte_level": byte_level, "sentencepiece": sentencepiece}[kind]())
+    tokenizer.add_special_tokens(["<|im_start|>"])
+    tokenizer.post_processor = processors.TemplateProcessing(around, special_tokens=[("<s>", 1), ("</s>", 2)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{**CONTROL, **own})
 
 
+@functools.cache
 def byte_level():
     """As GPT-2, Llama 3 and Qwen have it: every token is a few bytes."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(False), decoders.ByteLevel()
-    return trained(tokenizer, pre_tokenizers.ByteLevel.alphabet())
+    return trained(tokenizer, pre_tokenizers.ByteLevel.alphabet()).to_str()
 
 
+@functools.cache
 def sentencepiece():
     """As Llama 2 and Mistral have it: a blank is ▁, one more goes before the text, and is dropped when it is decoded; a
     letter that is not in the vocabulary, and a line break, is a token for each of its bytes."""
@@ -119,7 +133,7 @@ def sentencepiece():
     vocabulary, merges = written["vocab"], [tuple(pair) for pair in written["merges"]]
     vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
     tokenizer.model = BPE(vocabulary, merges, byte_fallback=True)
-    return tokenizer
+    return tokenizer.to_str()
 
 
 def trained(tokenizer, alphabet):

@@ -5,6 +5,9 @@ from dataclasses import replace
 
 import pytest
 from datasets import Dataset
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from cptlib import corpus
 from cptlib.documents import formats
@@ -132,14 +135,19 @@ def test_eos_comes_once_at_the_end(tokenizer):
     assert list(corpus.add_eos(marked, tokenizer)["text"]) == list(marked["text"])
     for ids in tokenizer(list(marked["text"]))["input_ids"]:
         assert ids[-1] == tokenizer.eos_token_id and ids.count(tokenizer.eos_token_id) == 1
-    with pytest.raises(CorpusError, match="Document 1 has .* at character 3"):
-        corpus.add_eos(Dataset.from_dict({"text": ["Fine.", f"One{eos}two"]}), tokenizer)
+
+
+def test_the_name_of_eos_within_a_text_stops_no_run_and_no_text(tokenizer):
+    """One document of a thousand may hold HTML's `</s>`; it is read as text, and none but the last is EOS."""
+    eos, texts = tokenizer.eos_token, ["Fine.", "Struck </s> out.", "Twice </s></s>."]
+    marked = corpus.add_eos(Dataset.from_dict({"text": texts}), tokenizer)
+    assert list(marked["text"]) == [text + eos for text in texts]
+    for ids, text in zip(corpus.tokenize(marked, tokenizer, 64)["input_ids"], texts, strict=True):
+        assert ids.index(tokenizer.eos_token_id) == len(ids) - 1 and tokenizer.decode(ids[:-1]) == text
 
 
 def test_statistics_count_tokens_and_padding(smoke):
-    def one_token_a_letter(texts):
-        return {"input_ids": [list(text) for text in texts]}
-
+    one_token_a_letter = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE({"a": 0}, [])))
     dataset = Dataset.from_dict({"text": ["a" * 6, "a" * 2, "a" * 4, "a" * 20]})
     statistics = corpus.statistics(dataset, one_token_a_letter, replace(smoke, max_length=12, micro_batch=2))
     assert (statistics.documents, statistics.tokens, statistics.longest, statistics.longer) == (4, 32, 20, 1)

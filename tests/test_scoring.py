@@ -4,6 +4,7 @@ import io
 import json
 import math
 import tokenize
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ def test_the_measures():
     assert score.loss == pytest.approx(2 * math.log(2))
     assert score.perplexity == pytest.approx(4)
     assert score.bits_per_byte == pytest.approx(0.5)
+    assert replace(score, unpredicted=5).bits_per_byte == pytest.approx(0.75)  # 15 tokens of 2 bits for 40 bytes
 
 
 def test_a_loss_beyond_all_measure_is_a_perplexity_still():
@@ -37,9 +39,8 @@ def test_the_loss_is_the_models_own(tiny):
     ids = tokenizer(text, return_tensors="pt")["input_ids"]
     score = scoring.score(model.eval(), tokenizer, [text])
     assert score.loss == pytest.approx(model(ids, labels=ids).loss.item(), rel=1e-5)
-    assert score.tokens == ids.shape[1] - 1
-    first = tokenizer.decode(ids[0, 0])
-    assert score.bytes == len("A fox found a red boat.") - len(first)  # EOS stands for no bytes
+    assert score.tokens == ids.shape[1] - 1 and score.unpredicted == 1
+    assert score.bytes == len("A fox found a red boat.")  # EOS stands for no bytes
 
 
 def test_long_texts_are_read_in_windows(tiny):
@@ -51,9 +52,10 @@ def test_long_texts_are_read_in_windows(tiny):
     assert score.tokens == sum(len(window) - 1 for window in windows)
 
 
-def test_nothing_to_evaluate_is_said(tiny):
+@pytest.mark.parametrize("texts", [["", "x"], []])
+def test_nothing_to_evaluate_is_said(tiny, texts):
     with pytest.raises(ValueError, match="no text to evaluate"):
-        scoring.score(*tiny, ["", "x"])
+        scoring.score(*tiny, texts)
 
 
 DIGEST = "f97f97e69363dca61396ba172b80593a50b2bb709f93f51d94c5f318da70a1ac"  # every number measured so far rests on these texts

@@ -10,7 +10,7 @@ from unsloth import FastLanguageModel
 # isort: split
 from transformers import PreTrainedTokenizerFast  # after unsloth, which patches it
 
-from cptlib.streaming import LineWrapper, TextQueue, stream, wrap
+from cptlib.streaming import LineWrapper, TextQueue, _ids_of, stream, wrap
 
 TEXT = (
     "Once upon a time 漢字漢字漢字 👩‍👩‍👧‍👦👩‍👩‍👧‍👦 went to a cafe\u0301.\r\n\n    indented  code\tline\n"
@@ -72,7 +72,7 @@ WHOLE = PROMPT + " there lived a boy.\n\n    def f():\n        return 1\n 😀é
 
 def one_by_one(tokenizer, text=WHOLE):
     """(the prompt's ids, those of what follows)"""
-    begin, ids = tokenizer(PROMPT)["input_ids"], tokenizer(text)["input_ids"]
+    begin, ids = _ids_of(PROMPT, tokenizer), _ids_of(text, tokenizer)
     assert ids[: len(begin)] == begin
     return begin, ids[len(begin) :]
 
@@ -137,7 +137,8 @@ def test_no_blank_is_tidied_away(saying, capsys):
 
 def test_an_empty_prompt_starts_from_bos(ready, any_tokenizer):
     model, _ = ready
-    expected = model.generate(torch.tensor([[1]]), max_new_tokens=8, do_sample=False)[0].tolist()
+    begin = any_tokenizer.bos_token_id or pytest.skip("it has no BOS: refused, as the next test shows")
+    expected = model.generate(torch.tensor([[begin]]), max_new_tokens=8, do_sample=False)[0].tolist()
     assert stream(model, any_tokenizer, "", new_tokens=8).text == any_tokenizer.decode(
         expected, skip_special_tokens=True
     )
@@ -148,6 +149,29 @@ def test_an_empty_prompt_and_no_bos_is_refused(ready):
     tokenizer.bos_token = None
     with pytest.raises(ValueError, match=r"prompt is empty.*no token to begin with"):
         stream(model, tokenizer, "")
+
+
+def test_no_prompt_ends_with_eos_or_begins_with_two_bos(any_tokenizer):
+    """Whatever the tokenizer adds: else the model would go on after an end, or from a beginning it never met."""
+    begin, text = any_tokenizer("")["input_ids"][:1], any_tokenizer("The fox", add_special_tokens=False)["input_ids"]
+    assert _ids_of("The fox", any_tokenizer) == begin + text
+    typed = _ids_of(any_tokenizer.decode(begin) + "The fox", any_tokenizer)
+    assert typed[: len(begin)] == begin and not {1, 2} & set(typed[len(begin) :])
+
+
+def test_it_stops_where_the_models_positions_end_and_says_so(ready):
+    model, tokenizer = ready
+    model.generation_config.eos_token_id = -1  # this model never ends by itself
+    prompt = "fox " * 250
+    left = 512 - len(tokenizer(prompt)["input_ids"])
+    generation = stream(model, tokenizer, prompt, new_tokens=left + 30)
+    assert generation.new_tokens == left and "stopped at the model's last position" in str(generation)
+    assert "stopped at the length limit" in str(stream(model, tokenizer, prompt, new_tokens=left))
+
+
+def test_a_prompt_that_takes_all_positions_is_refused(ready):
+    with pytest.raises(ValueError, match="prompt has 1,202 tokens and the model knows 512 positions"):
+        stream(*ready, "fox " * 600)
 
 
 def test_temperature_zero_takes_the_likeliest_token_whatever_the_models_own_settings(ready):

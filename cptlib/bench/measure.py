@@ -25,6 +25,7 @@ from cptlib.device import best_dtype, device_of
 from cptlib.errors import MeasurementError
 from cptlib.recipe import SHAPE, Recipe
 from cptlib.run import Run, prepare
+from cptlib.tokens import encode
 from cptlib.weights import config_of, resolve
 
 PLAIN = "plain"  # recipe `post` on transformers, peft and trl alone
@@ -196,8 +197,8 @@ def _padded_batches(
     import torch
 
     if "input_ids" not in documents.column_names:
-        documents = tokenizer(list(documents["text"]), truncation=True, max_length=recipe.max_length)
-    ids = sorted((torch.tensor(row) for row in documents["input_ids"]), key=len)
+        documents = {"input_ids": encode(documents["text"][:], tokenizer)}
+    ids = sorted((torch.tensor(row[: recipe.max_length]) for row in documents["input_ids"]), key=len)
     batches = [ids[i : i + rows] for i in range(0, len(ids), rows)]
     pad = torch.nn.utils.rnn.pad_sequence
     return [

@@ -5,6 +5,7 @@ from math import ceil
 
 from cptlib import hints, style
 from cptlib.recipe import Recipe
+from cptlib.tokens import encode
 
 SAMPLE = 1000  # documents tokenized for an estimate
 # Training speed, tokens/s: one run, 2026-11, timed as a whole by the trainer itself; and a CPU has no queue of work that a
@@ -49,7 +50,7 @@ def forecast(
     """
     step = ceil(len(documents) / SAMPLE)
     sample = documents.select(range(0, len(documents), step))["text"]
-    counted = [len(ids) for ids in tokenizer(list(sample))["input_ids"]]
+    counted = [len(ids) for ids in encode(sample[:], tokenizer)]
     each = sum(counted) / sum(map(len, sample))  # tokens a character
     sizes = [count + 1 for count in counted] if step == 1 else [length * each + 1 for length in lengths]
     train = max(1 - recipe.held_out / len(sizes), 0)
