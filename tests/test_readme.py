@@ -43,6 +43,13 @@ def test_the_stories_are_those_of_the_walk_through():
             assert part.strip(" …") in written
 
 
+def test_what_a_laptop_takes_is_what_the_walk_through_took():
+    [said] = [out.text for out in outputs("training.report(trainer") if out.output_type == "stream"]
+    assert f"| {float(re.search(r'peak memory: ([0-9.]+) GB', said)[1]):.1f} GB | " in README
+    assert f"{re.search(r'tokens in ([0-9]+) s', said)[1]} s of them training" in README
+    assert f"| {WALK.metadata['run']['seconds'] / 60:.0f} minutes on two cores" in README
+
+
 @pytest.mark.parametrize("page", ["README.md", "notebooks/04_memory_and_speed.py", "notebooks/measured/LOG.md"])
 @pytest.mark.parametrize("recipe", ["t4", "a100", "post"])
 def test_speeds_are_those_of_the_file(page, recipe):
