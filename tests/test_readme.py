@@ -9,6 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from cptlib import machine
+from cptlib.recipe import Recipe
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WALK = nbformat.read(ROOT / "notebooks" / "01_continued_pretraining.ipynb", as_version=4)
@@ -48,6 +51,12 @@ def test_what_a_laptop_takes_is_what_the_walk_through_took():
     assert f"| {float(re.search(r'peak memory: ([0-9.]+) GB', said)[1]):.1f} GB | " in README
     assert f"{re.search(r'tokens in ([0-9]+) s', said)[1]} s of them training" in README
     assert f"| {WALK.metadata['run']['seconds'] / 60:.0f} minutes on two cores" in README
+
+
+@pytest.mark.parametrize("name", ["gpu12", "gpu8"])
+def test_what_was_only_estimated_is_the_estimate(name):
+    row = re.search(rf"^\| `{name}` .*$", README, re.MULTILINE)[0]
+    assert f"estimated at {machine.estimated(Recipe.named(name)).gb:.1f} GB, not run by us" in row
 
 
 @pytest.mark.parametrize("page", ["README.md", "notebooks/04_memory_and_speed.py", "notebooks/measured/LOG.md"])
