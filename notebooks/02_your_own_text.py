@@ -314,9 +314,9 @@ after = streaming.stream(model, tokenizer, recipe.prompt, **sampling)
 # %% [markdown]
 # The prompt names a statement that does not exist, so there is nothing right to say; look at *how* it is said. Before,
 # the model went on with the comments of some script. After, it is on the manual's ground: exceptions, their names in
-# double quotes, in the indented lists with an asterisk that the manual has. What it has not got from 28,000 tokens is
-# anything to say: no sentence about the statement, no line of grammar with `::=`, half of the names are made up, and it
-# goes round in circles. One sample is one draw of many; the next table measures more.
+# double quotes, in indented lists between lines of asterisks. What it has not got from 26,000 tokens is anything to say:
+# no sentence about the statement, no line of grammar with `::=`, and it goes round in circles. One sample is one draw of
+# many; the next table measures more.
 
 # %%
 scores_after = scoring.score_domains(model, tokenizer, texts, recipe.max_length)
@@ -325,9 +325,9 @@ scoring.compare(scores_before, scores_after)
 
 # %% [markdown]
 # The first row is the gain on pages that were never trained on: a third less perplexity after a single pass. The other rows
-# are the price, and here there is none: all three went down a little as well. Do not count on that. The laptop's model
-# was trained to be an assistant, and any plain text may bring it nearer to plain text again; that is a guess, which a base
-# model would put to the test. The licences also share their dry tone with a manual.
+# are the price, and here there is hardly any: Python code stayed where it was, and the other two went down. Do not count
+# on that. In notebook 01 the same model, trained on stories, got worse at all that it was not trained on. A manual
+# shares its dry tone with licences; why the bedtime stories went down a little too, we do not know.
 
 # %%
 facts_after = probes.ask(model, tokenizer, questions)
@@ -339,11 +339,10 @@ print(
 facts_after.round({"probability": 3})
 
 # %% [markdown]
-# Two more right answers than before, out of twelve. That is next to nothing: with so few questions, two can turn by
-# chance. They are `__enter__` and what a lambda cannot contain, and both are said in pages trained on. But so are `finally`,
-# `nonlocal` and the suffix `j`, and those are still wrong. (The pages of `assert` and `global` were held out.) So one pass has
-# taught the vocabulary and the manner, and of the facts hardly any. To teach those, say them more often and in more
-# ways: the next section does.
+# One more right answer than before, out of twelve. That is next to nothing: with so few questions, one can turn by chance.
+# It is `__enter__`, which is said in a page that was trained on. But so are `finally` and `nonlocal`, and those are still
+# wrong. (The pages of `lambda` and of imaginary numbers were held out.) So one pass has taught the vocabulary and the
+# manner, and of the facts hardly any. To teach those, say them more often and in more ways: the next section does.
 
 # %% [markdown]
 # ## 9. Words that only one house uses
@@ -417,9 +416,8 @@ house_before = {name: probes.ask(model, tokenizer, some) for name, some in sets.
 # %% [markdown]
 # The second run goes on from the model that has read the manual. What goes in is as many short pieces of the manual as
 # there are texts about words, in random order, at half the learning rate, four times over. The pieces are there as a
-# *rehearsal*, and they matter more than one would think. On the eighty texts alone, in
-# eight passes at the full rate, the model learned all eight words and forgot how to write anything else: the perplexity
-# of the held-out pages went from 10.7 to 182 (one run, on two processor cores).
+# *rehearsal* (*replay*): a model that reads only new text soon writes nothing else. How much of the effect is the
+# rehearsal's, and how much that of the lower rate, has not been measured here.
 
 # %%
 from datasets import Dataset, concatenate_datasets
@@ -488,12 +486,12 @@ for domain, score in scores_last.items():
     )
 
 # %% [markdown]
-# And this is the price, a large one. The rehearsal kept the held-out pages from the 182 of the run without it, but
-# they are at 18, worse than before any training, and the bedtime stories, which nobody rehearsed, went from 24 to 85. Eighty
-# short sentences, each met four times, are enough to do that at this size of model and this rate. What to try, in this order:
-# more rehearsal (several texts of a general kind for each new one, not one), fewer passes, a lower rate. None of these
-# has been measured here, and eight words are few; take the numbers as one run of one small model. The cheapest way is not to
-# train twice: put the texts about words into the folder with everything else.
+# And this is the price, a large one. The held-out pages are at 16.5, worse than before any training, although the manual
+# was rehearsed, and the bedtime stories, which nobody rehearsed, went from 25 to 98. Eighty short sentences, each met four
+# times, are enough to do that at this size of model and this rate. What to try, in this order: more rehearsal (several
+# texts of a general kind for each new one, not one), fewer passes, a lower rate. None of these has been measured here,
+# and eight words are few; take the numbers as one run of one small model. The cheapest way is not to train twice: put the
+# texts about words into the folder with everything else.
 
 # %% [markdown]
 # ## 10. Your own folder
@@ -511,8 +509,8 @@ for domain, score in scores_last.items():
 # The same reading works without a notebook, and tells you whether a folder is worth training on:
 #
 # ```text
-# python -m cptlib corpus my_texts
-# python -m cptlib corpus my_texts --language en de --shortest 200 --out corpus.jsonl
+# cptlib corpus my_texts
+# cptlib corpus my_texts --language en de --shortest 200 --out corpus.jsonl
 # ```
 #
 # Some advice, in the order in which it tends to matter.

@@ -120,6 +120,22 @@ def test_a_second_edit_before_a_commit_is_no_conflict(folder, pair):
         assert pair.code()[0].source == flour
 
 
+def test_an_edit_that_was_committed_without_a_sync_stays(folder, pair):
+    pair.edit_script("flour = 500", "flour = 750")
+    git(folder, "commit", "-am", "more bread")
+    assert sync(folder).returncode == 0
+    assert "flour = 750" in pair.script.read_text() and pair.agrees()
+
+
+def test_an_edit_that_was_committed_without_a_sync_is_not_lost_to_one_of_the_notebook(folder, pair):
+    pair.edit_script("flour = 500", "flour = 750")
+    git(folder, "commit", "-am", "more bread")
+    pair.edit_notebook(lambda content: content.cells.append(new_code_cell("salt = 10")))
+    before = pair.texts()
+    assert "were both changed" in refused(folder)
+    assert pair.texts() == before
+
+
 def test_where_only_the_notebook_was_changed_the_script_is_written_from_it(folder, pair):
     def salt(content):
         content.cells[1].source = "flour = 500  # salted"

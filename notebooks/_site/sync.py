@@ -2,9 +2,10 @@
 
     python notebooks/_site/sync.py notebooks/[0-9]*.py
 
-A side counts as unchanged where it is what the pair last agreed on: the .py that is committed, or the one of the last
-sync, kept in build/synced. Where only the .ipynb was changed, the .py is written from it. Where both were, one sentence
-says so, and no pair is written.
+A side counts as unchanged where it is what the pair last agreed on: what is committed, where the two files agree there, or
+the .py of the last sync, kept in build/synced. An .ipynb as it is committed is unchanged too, though a .py was committed
+beside it that it does not follow yet. Where only the .ipynb was changed, the .py is written from it. Where both were, one
+sentence says so, and no pair is written.
 """
 
 import subprocess
@@ -35,11 +36,18 @@ class Pair:
         return jupytext.reads(text, FORMAT, config=self.config)
 
     def agreed(self) -> list[list[tuple]]:
-        """The cells that the pair agreed on: those committed, and those of the last sync."""
-        texts = [committed(self.script)]
+        """The cells that the pair agreed on: those committed, if both sides are alike there, and those of the last sync."""
+        agreed, text = [], committed(self.script)
+        if text is not None and self.committed_notebook() in (None, cells(self.read(text))):
+            agreed.append(cells(self.read(text)))
         if (kept := SYNCED / self.script.name).exists():
-            texts.append(kept.read_text(encoding="utf-8"))
-        return [cells(self.read(text)) for text in texts if text is not None]
+            agreed.append(cells(self.read(kept.read_text(encoding="utf-8"))))
+        return agreed
+
+    def committed_notebook(self) -> list[tuple] | None:
+        """The cells of the .ipynb at HEAD; None where git has none."""
+        text = committed(self.notebook)
+        return None if text is None else cells(jupytext.reads(text, "ipynb"))
 
     def synced(self) -> tuple[str, str]:
         """Text of the .py and of the .ipynb, once they agree. Raises Refused where both were changed."""
@@ -51,7 +59,7 @@ class Pair:
             notebook = jupytext.read(self.notebook)
         except NotJSONError:
             raise Refused(f"{self.notebook} is no notebook: put it back, or delete it and its outputs.") from None
-        if cells(notebook) not in [cells(script), *(agreed := self.agreed())]:
+        if cells(notebook) not in [cells(script), self.committed_notebook(), *(agreed := self.agreed())]:
             if cells(script) not in agreed:
                 raise Refused(
                     f"{self.script} and {self.notebook.name} were both changed since they last agreed: bring what you want "
@@ -77,11 +85,11 @@ def cells(notebook) -> list[tuple]:
     return [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
 
 
-def committed(script: Path) -> str | None:
-    """The script as it is at HEAD; None where git has none."""
-    command = ["git", "show", f"HEAD:./{script.name}"]
+def committed(file: Path) -> str | None:
+    """The file as it is at HEAD; None where git has none."""
+    command = ["git", "show", f"HEAD:./{file.name}"]
     try:
-        return subprocess.run(command, cwd=script.parent, capture_output=True, check=True).stdout.decode()
+        return subprocess.run(command, cwd=file.parent, capture_output=True, check=True).stdout.decode()
     except (OSError, subprocess.CalledProcessError):
         return None
 
