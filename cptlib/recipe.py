@@ -198,6 +198,7 @@ _MISTRAL: dict[str, Any] = {
     "load_in_4bit": True,
     "corpus": "roneneldan/TinyStories",
 }
+_HALVES: dict[str, Any] = {"micro_batch": 1, "accumulation": 2}
 _PACKED: dict[str, Any] = {**_MISTRAL, "documents": 2600, "held_out": 100, "packing": True}
 
 RECIPES = {
@@ -239,8 +240,16 @@ RECIPES = {
         Recipe(name="a100", **_PACKED, optimizer="adamw_torch_fused"),
         # The reference post's own numbers: padded batches of 2 × 8.
         Recipe(name="post", **_MISTRAL, documents=2600, held_out=100, accumulation=8, gradient_checkpointing="unsloth"),
-        # Cards of 12 and of 8 GB: as `t4`, and what is trained is made smaller until a tenth of the card is left.
+        # Cards of 12 and of 8 GB: as `t4`, and what is trained is made smaller until some of the card is left.
         Recipe(name="gpu12", **_PACKED, gradient_checkpointing=True, rank=64),
-        Recipe(name="gpu8", **_PACKED, gradient_checkpointing=True, rank=32, train_embeddings=False),
+        Recipe(
+            name="gpu8",
+            **_PACKED,
+            gradient_checkpointing=True,
+            rank=32,
+            train_embeddings=False,
+            micro_batch=1,
+            accumulation=2,
+        ),
     )
 }
