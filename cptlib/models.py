@@ -26,8 +26,8 @@ def load(recipe: Recipe) -> tuple["hints.PreTrainedModel", "hints.Tokenizer"]:
         raise ModelError(not_loaded(recipe.model, error)) from error
 
 
-def load_arguments(recipe: Recipe) -> dict[str, Any]:
-    """What `FastLanguageModel.from_pretrained` is called with. Raises ModelError for 4-bit weights without a GPU."""
+def require_gpu(recipe: Recipe) -> None:
+    """Raise ModelError where `recipe` needs a GPU, for 4-bit weights, and there is none."""
     import torch
 
     if recipe.load_in_4bit and not torch.cuda.is_available():
@@ -35,6 +35,13 @@ def load_arguments(recipe: Recipe) -> dict[str, Any]:
             f"Recipe {recipe.name!r} holds its weights in 4 bits, which needs a CUDA GPU, and there is none here. "
             "Take the recipe 'laptop', or a machine with a GPU."
         )
+
+
+def load_arguments(recipe: Recipe) -> dict[str, Any]:
+    """What `FastLanguageModel.from_pretrained` is called with. Raises ModelError as `require_gpu` does."""
+    import torch
+
+    require_gpu(recipe)
     return {
         "model_name": resolve(recipe.model),
         "max_seq_length": recipe.max_length,

@@ -13,7 +13,7 @@ import torch
 
 from cptlib import memory, shapes, weights
 from cptlib.bench import measure, profile, results
-from cptlib.errors import MeasurementError
+from cptlib.errors import MeasurementError, ModelError
 from cptlib.recipe import Recipe
 
 MEASURED = Path(__file__).parent.parent / "notebooks" / "measured"
@@ -88,8 +88,15 @@ def test_plain_is_the_posts_recipe_and_a_shape_is_a_model():
         measure.parse("fast")
 
 
+@pytest.mark.parametrize("recipe", ["plain", "t4"])
+def test_4_bit_weights_without_a_gpu_are_refused_before_any_are_made(recipe, monkeypatch):
+    monkeypatch.setitem(weights.BUILDERS, "shape:mistral-7b", mock.Mock(side_effect=AssertionError("14.5 GB")))
+    with pytest.raises(ModelError, match="holds its weights in 4 bits, which needs a CUDA GPU"):
+        measure.here(recipe, "mistral-7b", steps=1, curve=False)
+
+
 def test_plain_without_a_gpu_says_that_it_needs_one():
-    [result] = measure.run(["plain"], shape="smollm2-135m", rounds=1, steps=1)
+    [result] = measure.run(["plain,load_in_4bit=no"], shape="smollm2-135m", rounds=1, steps=1)
     assert "plain needs a CUDA GPU, and there is none here" in result["rows"][0]["error"]
 
 

@@ -23,6 +23,7 @@ from cptlib.bench import baseline
 from cptlib.bench.clock import now, watch
 from cptlib.device import best_dtype, device_of
 from cptlib.errors import MeasurementError
+from cptlib.models import require_gpu
 from cptlib.recipe import SHAPE, Recipe
 from cptlib.run import Run, prepare
 from cptlib.tokens import encode
@@ -172,6 +173,7 @@ def silence() -> AbstractContextManager[object]:
 
 def prepared(recipe: Recipe, plain: bool = False, before: "hints.Measure | None" = None) -> Run:
     """The Run of a recipe, by this library's own steps or (plain) by those of the baseline; of a shape, on random documents."""
+    require_gpu(recipe)  # before gigabytes are written
     resolve(recipe.model)  # random weights are made now, so that the peak is not theirs
     memory.forget_peaks()
     documents = None
