@@ -13,6 +13,7 @@ from wcwidth import iter_graphemes, wcswidth
 
 from cptlib import hints, tokens
 from cptlib.device import autocast, device_of
+from cptlib.errors import UsageError
 
 # Of what a model's generation_config may hold, these would make another token than the likeliest win.
 GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
@@ -232,7 +233,7 @@ def _ids_of(prompt: str, tokenizer: "hints.Tokenizer") -> list[int]:
     begin, ids = tokens.opening(tokenizer), tokenizer(prompt, add_special_tokens=False)["input_ids"]
     ids = ids if ids[: len(begin)] == begin else begin + ids
     if not ids and tokenizer.bos_token_id is None:
-        raise ValueError("The prompt is empty, and this tokenizer has no token to begin with (BOS): give it some text.")
+        raise UsageError("The prompt is empty, and this tokenizer has no token to begin with (BOS): give it some text.")
     return ids or [tokenizer.bos_token_id]
 
 
@@ -240,7 +241,7 @@ def _room(model: "hints.Model", taken: int) -> float:
     """How many of the model's positions are left after `taken` of them; without end where it has no such limit."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
     if taken >= positions:
-        raise ValueError(
+        raise UsageError(
             f"The prompt has {taken:,} tokens and the model knows {positions:,} positions: shorten the prompt."
         )
     return positions - taken

@@ -127,6 +127,7 @@ def test_evaluate_measures_what_was_held_out_then_whatever_the_corpus_has_become
         (["train", "--recipe", "smoke", "--corpus", "no.txt"], 1, "no.txt: there is no such file."),
         (["generate", "."], 1, "holds no model saved by cptlib"),
         (["export", ".", "--to", "x"], 1, "holds no model saved by cptlib"),
+        (["generate", "smoke", "--prompt", "a word " * 600], 2, "the model knows 512 positions: shorten the prompt"),
         (["train", "--recipe", "smoke,held_out=12"], 1, "12 held out would leave none to train on"),
     ],
 )

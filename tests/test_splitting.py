@@ -64,6 +64,12 @@ def test_what_resembles_a_held_out_document_is_not_trained_on(capsys):
     assert "left out of training" in capsys.readouterr().out
 
 
+def test_a_part_of_a_split_can_be_split_again():
+    train = corpus.split(dataset([write(n) for n in range(30)]), 5, seed=1)["train"]
+    again = corpus.split(train, 5, seed=2)
+    assert len(again["train"]) == 20 and not set(again["train"]["digest"]) & set(again["held_out"]["digest"])
+
+
 def test_nothing_is_left_out_where_nothing_is_alike(capsys):
     parts = corpus.split(corpus.read("stories"), 24, seed=3407)
     assert len(parts["train"]) + len(parts["held_out"]) == len(corpus.read("stories"))

@@ -42,6 +42,7 @@ def split(dataset: "hints.Dataset", held_out: int, seed: int) -> "hints.DatasetD
             f"All other documents nearly equal one of the {held_out} held out, so none is left to train on."
         )
     order = np.argsort(digests[document], kind="stable")
+    dataset = dataset.remove_columns([name for name in dataset.column_names if name == DIGEST])  # of an earlier split
     dataset = dataset.add_column(DIGEST, [f"{digests[number]:016x}" for number in document])
     parts = {"train": order[training[order]], "held_out": order[aside[order]]}
     return DatasetDict({name: dataset.select(rows) for name, rows in parts.items()})
